@@ -1,0 +1,91 @@
+//! The names of sessions, sockets, transports and requests.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+/// A session id as clients see it: 20 characters of base64url, 15 bytes.
+///
+/// The first byte is the shard that owns the session, so a request that arrives elsewhere can be
+/// passed to its owner without a look-up; the other 14 (112 bits) come from the shell's CSPRNG.
+/// The Engine.IO sid is a secret that stands for the whole session; the Socket.IO sid of a
+/// [socket](crate::hub) is public and unrelated to it.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sid([u8; 15]);
+
+impl Sid {
+    /// Characters of the text form.
+    pub const TEXT_LEN: usize = 20;
+
+    /// Makes the id of something that `shard` owns from 14 random bytes.
+    pub fn new(shard: u8, random: [u8; 14]) -> Self {
+        let mut bytes = [0; 15];
+        bytes[0] = shard;
+        bytes[1..].copy_from_slice(&random);
+        Self(bytes)
+    }
+
+    /// The index of the shard that owns what this id names.
+    pub fn shard(self) -> u8 {
+        self.0[0]
+    }
+}
+
+impl fmt::Display for Sid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; Self::TEXT_LEN];
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
+        debug_assert_eq!(written, Ok(Self::TEXT_LEN));
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for Sid {
+    /// Prints the first characters only: a whole Engine.IO sid in a log would be a credential.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sid({:.6}…)", self.to_string())
+    }
+}
+
+/// The text is not a session id of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidSid;
+
+impl fmt::Display for InvalidSid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a session id: 20 characters of base64url are expected")
+    }
+}
+
+impl std::error::Error for InvalidSid {}
+
+impl FromStr for Sid {
+    type Err = InvalidSid;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSid> {
+        let mut bytes = [0; 15];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+            Ok(15) if text.len() == Self::TEXT_LEN => Ok(Self(bytes)),
+            Ok(_) | Err(_) => Err(InvalidSid),
+        }
+    }
+}
+
+/// A WebSocket, as the shell numbers them. Never used again within a process.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TransportId(pub u64);
+
+/// One HTTP request that awaits its response, as the shell numbers them. Never used again within
+/// a process.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId(pub u64);
+
+slotmap::new_key_type! {
+    /// A session within its hub: slot and generation. A key of a session that has ended finds
+    /// nothing.
+    pub struct SessionKey;
+
+    /// A socket (one session's place in one namespace) within its hub: slot and generation. A key
+    /// of a socket that has gone finds nothing.
+    pub struct SocketKey;
+}

@@ -1,0 +1,102 @@
+//! The limits of one session, each with its reason.
+
+use std::time::Duration;
+
+use crate::wall::Handshake;
+
+/// How long a session that the server closed waits for the poll that tells its client. As long as
+/// the reference server waits.
+pub(crate) const LAST_POLL: Duration = Duration::from_secs(30);
+
+/// How many packets one polling body to this client may hold.
+///
+/// python-engineio refuses bodies of more than 16 packets, in its client too; nobody else counts.
+pub(crate) fn packets_per_body(handshake: &Handshake) -> usize {
+    let python = handshake
+        .headers
+        .iter()
+        .any(|(name, value)| name == "user-agent" && value.to_ascii_lowercase().contains("python"));
+    if python { 16 } else { usize::MAX }
+}
+
+/// What one session may hold or do. Crossing a limit closes the transport (WebSocket 1008, sizes
+/// 1009; polling 400, sizes 413) and counts under the limit's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `engine.max-payload`: bytes of one WebSocket message or one polling body. Default
+    /// 1,000,000, the reference server's `maxHttpBufferSize`.
+    pub max_payload_bytes: usize,
+    /// Packets in one polling body. Default 4,096: well above what a client can queue between two
+    /// posts, far below what makes a turn long.
+    pub packets_per_payload: usize,
+    /// Binary attachments of one Socket.IO packet. Default 10, as the reference parser since 4.2.6.
+    pub attachments: usize,
+    /// Namespaces one session may be connected to at once. Default 64.
+    pub namespaces_per_session: usize,
+    /// Rooms one session may be in, over all its namespaces. Default 10,000.
+    pub rooms_per_session: usize,
+    /// Acks the server may await from one session. Default 1,024.
+    pub pending_acks_per_session: usize,
+    /// Events one session may send in a second, with a burst of the same size. Default 10,000.
+    pub events_per_second: u32,
+    /// Bytes that may wait to be sent to one session. Default 4,194,304: a few of the largest
+    /// messages; beyond it the receiver is slow and is cut.
+    pub queued_bytes_per_session: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_payload_bytes: 1_000_000,
+            packets_per_payload: 4_096,
+            attachments: 10,
+            namespaces_per_session: 64,
+            rooms_per_session: 10_000,
+            pending_acks_per_session: 1_024,
+            events_per_second: 10_000,
+            queued_bytes_per_session: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// The limits of one session, by the key that stands in the configuration and in
+/// `bowline_limit_hits_total{limit}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LimitKey {
+    MaxPayload,
+    PacketsPerPayload,
+    Attachments,
+    NamespacesPerSession,
+    RoomsPerSession,
+    PendingAcksPerSession,
+    EventsPerSecond,
+    QueuedBytesPerSession,
+}
+
+impl LimitKey {
+    /// Every key, in declaration order.
+    pub const ALL: [Self; 8] = [
+        Self::MaxPayload,
+        Self::PacketsPerPayload,
+        Self::Attachments,
+        Self::NamespacesPerSession,
+        Self::RoomsPerSession,
+        Self::PendingAcksPerSession,
+        Self::EventsPerSecond,
+        Self::QueuedBytesPerSession,
+    ];
+
+    /// The key as operators write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxPayload => "max-payload",
+            Self::PacketsPerPayload => "packets-per-payload",
+            Self::Attachments => "attachments",
+            Self::NamespacesPerSession => "namespaces-per-session",
+            Self::RoomsPerSession => "rooms-per-session",
+            Self::PendingAcksPerSession => "pending-acks-per-session",
+            Self::EventsPerSecond => "events-per-second",
+            Self::QueuedBytesPerSession => "queued-bytes-per-session",
+        }
+    }
+}

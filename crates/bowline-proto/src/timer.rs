@@ -1,0 +1,78 @@
+//! Every timer there is, and the queue they wait in.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use crate::{SessionKey, Time};
+
+/// Why the hub wants to be woken. Timers belong to a session, never to a transport.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// EIO 4: when to send the next ping (`ping-interval` after the last pong).
+    Ping,
+    /// EIO 4: when the pong is overdue (`ping-timeout` after the ping). Survives a change of
+    /// transport.
+    Pong,
+    /// EIO 3: when the client's ping is overdue (`ping-interval` + `ping-timeout` after the last).
+    ClientPing,
+    /// When a WebSocket that was opened to upgrade a session is given up (`upgrade-timeout`).
+    Upgrade,
+    /// When a session that has joined no namespace is closed (`connect-timeout`).
+    Connect,
+    /// When a closed polling session stops waiting for the request that would tell the client.
+    LastPoll,
+    /// When an ack asked of a client counts as missing.
+    Ack,
+}
+
+impl Timer {
+    /// Every timer, in declaration order.
+    pub const ALL: [Self; 7] = [
+        Self::Ping,
+        Self::Pong,
+        Self::ClientPing,
+        Self::Upgrade,
+        Self::Connect,
+        Self::LastPoll,
+        Self::Ack,
+    ];
+
+    /// The name operators see, in `bowline_wakeups_total{timer}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+            Self::ClientPing => "client-ping",
+            Self::Upgrade => "upgrade",
+            Self::Connect => "connect",
+            Self::LastPoll => "last-poll",
+            Self::Ack => "ack",
+        }
+    }
+}
+
+/// Deadlines in order. An entry may be stale: whoever takes it out asks the session whether it
+/// still means it, so that moving a deadline to later costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct TimerQueue {
+    heap: BinaryHeap<Reverse<(Time, Timer, SessionKey)>>,
+}
+
+impl TimerQueue {
+    pub(crate) fn push(&mut self, at: Time, timer: Timer, session: SessionKey) {
+        self.heap.push(Reverse((at, timer, session)));
+    }
+
+    /// The earliest entry, which may be stale.
+    pub(crate) fn peek(&self) -> Option<(Time, Timer)> {
+        self.heap.peek().map(|Reverse((at, timer, _))| (*at, *timer))
+    }
+
+    /// Takes the earliest entry out if it is due.
+    pub(crate) fn pop_due(&mut self, now: Time) -> Option<(Time, Timer, SessionKey)> {
+        let Reverse((at, ..)) = self.heap.peek()?;
+        if *at > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}

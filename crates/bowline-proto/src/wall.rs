@@ -1,0 +1,301 @@
+//! The four types that cross walls: [`Input`], [`Output`], [`Event`], [`Command`].
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use crate::{
+    ExchangeId, SessionKey, Sid, SocketKey, TransportId,
+    engineio::{self, RequestError},
+    hub::Receivers,
+    socketio::Args,
+    websocket::Message,
+};
+
+/// What happened outside. The shell hands these to [`Hub::handle_input`](crate::Hub::handle_input).
+#[derive(Debug)]
+pub enum Input {
+    /// A client opens a session: a polling GET without `sid`, or a WebSocket without one.
+    Open {
+        /// The id the session shall have, fresh from the shell's CSPRNG.
+        id: Sid,
+        /// How the client arrived.
+        origin: Origin,
+        /// What it said of itself.
+        handshake: Arc<Handshake>,
+    },
+    /// A polling GET of a session.
+    Get { exchange: ExchangeId, session: Sid },
+    /// A polling POST of a session. A shell that has the head of a request but must wait for its
+    /// body says so first, with [`PostBody::Begun`].
+    Post { exchange: ExchangeId, session: Sid, body: PostBody },
+    /// A WebSocket that was opened with the `sid` of a session.
+    Attach { transport: TransportId, session: Sid, deflate: bool },
+    /// One WebSocket message.
+    Message { transport: TransportId, message: Message },
+    /// A WebSocket has gone, or broke its protocol (the shell has then sent the close frame).
+    Lost { transport: TransportId, why: Lost },
+    /// The client closed the connection of a request before it was answered.
+    Aborted { exchange: ExchangeId },
+    /// How many bytes a socket could not take yet. Said after a flush that left some.
+    Backlog { transport: TransportId, bytes: usize },
+    /// Something a handler, or another shard, wants done.
+    Command(Command),
+    /// A deadline that [`Hub::poll_timeout`](crate::Hub::poll_timeout) named may have passed.
+    Timeout,
+    /// The shell has handed over all that was ready: polls that have something are answered now,
+    /// so that a burst travels in one body.
+    TurnEnd,
+    /// The server stops, and this session is closed in a way that makes its client come back by
+    /// itself.
+    Drain { session: SessionKey },
+}
+
+/// How much of a POST is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PostBody {
+    /// The head is read, the body is still to come.
+    Begun,
+    /// The whole body.
+    Whole {
+        body: Bytes,
+        /// Whether the content type is `application/octet-stream`.
+        binary: bool,
+    },
+    /// The body is larger than `engine.max-payload`; the rest of it will not be read.
+    TooBig,
+}
+
+/// How a client that opens a session arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// By a polling GET that awaits the open packet.
+    Polling(ExchangeId),
+    /// By a WebSocket whose handshake is done.
+    WebSocket {
+        transport: TransportId,
+        /// Whether permessage-deflate was negotiated.
+        deflate: bool,
+    },
+}
+
+/// Why a WebSocket has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The peer closed it, or the connection ended.
+    Closed,
+    /// Reading or writing failed.
+    Failed,
+    /// The peer broke RFC 6455.
+    Protocol,
+    /// A message was larger than `engine.max-payload`.
+    TooBig,
+}
+
+/// What a client said of itself when it opened its session. Dropped after the first namespace
+/// has answered its CONNECT, unless [`hub::Config::keep_headers`](crate::hub::Config) is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// The protocol version of the `EIO` parameter.
+    pub version: engineio::Version,
+    /// How polling bodies are to be written for it.
+    pub poll_style: engineio::PollStyle,
+    /// The query string as received, without the question mark.
+    pub query: String,
+    /// Header names in lower case, and values, in order of arrival.
+    pub headers: Vec<(String, String)>,
+    /// The address of the peer, or the one a trusted proxy gave.
+    pub address: Option<IpAddr>,
+}
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Output {
+    /// Append `frame` (a whole encoded WebSocket frame) to the buffer of each receiver.
+    Send { receivers: Receivers, frame: Bytes },
+    /// Answer an HTTP request.
+    Respond { exchange: ExchangeId, response: Response },
+    /// Send what is queued, then a close frame with this code (none: an empty one), and close.
+    Close { transport: TransportId, code: Option<u16> },
+    /// Hand an event to the handler with this index in
+    /// [`hub::Config::namespaces`](crate::hub::Config).
+    Deliver { handler: HandlerId, event: Event },
+    /// Hand a copy to every other shard, as [`Command::Broadcast`] with `forwarded` set.
+    Forward(Broadcast),
+    /// How many sockets of this shard a broadcast with a `report` reached.
+    Reached { report: u64, receivers: usize },
+}
+
+/// The index of a handler, as given in the hub's configuration.
+pub type HandlerId = u16;
+
+/// The answer to one HTTP request of the engine path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// 200 with the open packet; the one response that may carry the cookie.
+    Open { sid: Sid, body: PollBody },
+    /// 200 with packets.
+    Payload(PollBody),
+    /// 200 `ok`, as text/html: a POST was taken.
+    Taken,
+    /// A refusal with a JSON body (see [`RequestError`]).
+    Refused(RequestError),
+    /// A bare status with an empty body: 400 for a request that broke the protocol of its
+    /// session, 413 for a body over `engine.max-payload`, 500 for a method that is neither GET nor POST.
+    Status(u16),
+}
+
+/// A polling body and how it is labelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PollBody {
+    /// `text/plain; charset=UTF-8`
+    Text(Bytes),
+    /// `application/octet-stream` (EIO 3 only)
+    Binary(Bytes),
+    /// `text/javascript; charset=UTF-8` (JSONP, EIO 3 only)
+    Script(Bytes),
+}
+
+/// What a handler hears.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A client asks to join a namespace. Nothing else is said of `socket` until a
+    /// [`Command::Accept`] or [`Command::Refuse`] has answered.
+    Connect {
+        socket: SocketKey,
+        /// The name the client gave, which a pattern may have matched.
+        namespace: ByteString,
+        /// The payload of its CONNECT packet, a JSON object, if there was one.
+        auth: Option<ByteString>,
+        handshake: Arc<Handshake>,
+    },
+    /// An event from a client. `args[0]` is its name.
+    Event { socket: SocketKey, args: Args, ack: Option<u64> },
+    /// A client acked an event that was emitted with this token, or will not any more.
+    Ack { socket: SocketKey, token: u64, result: Result<Args, AckError> },
+    /// A socket has left its namespace. The last event of a socket that was accepted or asked.
+    Disconnect { socket: SocketKey, reason: DisconnectReason },
+    /// Engine.IO alone ([`hub::Protocol::EngineIo`](crate::hub::Protocol)): a session has opened.
+    Open { session: SessionKey, id: Sid, handshake: Arc<Handshake> },
+    /// Engine.IO alone: a message.
+    Message { session: SessionKey, message: Message },
+    /// Engine.IO alone: a session has ended.
+    Close { session: SessionKey, reason: DisconnectReason },
+}
+
+/// Why an ack did not come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckError {
+    /// Its time was over.
+    TimedOut,
+    /// The socket went first.
+    Disconnected,
+    /// `limits.pending-acks-per-session` are awaited already; the event was not sent.
+    TooMany,
+}
+
+/// Why a session or a socket ended, in Socket.IO's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DisconnectReason {
+    /// The transport failed.
+    TransportError,
+    /// The transport was closed by the peer.
+    TransportClose,
+    /// The server closed the session below the namespaces.
+    ForcedClose,
+    /// No pong (EIO 4) or ping (EIO 3) in time.
+    PingTimeout,
+    /// The peer sent what cannot be read.
+    ParseError,
+    /// The server stops.
+    ServerShuttingDown,
+    /// The server closed the connection because of what the client did or failed to do.
+    ForcedServerClose,
+    /// The client left the namespace.
+    ClientNamespaceDisconnect,
+    /// The server removed the socket from the namespace.
+    ServerNamespaceDisconnect,
+}
+
+impl DisconnectReason {
+    /// Every reason, in declaration order.
+    pub const ALL: [Self; 9] = [
+        Self::TransportError,
+        Self::TransportClose,
+        Self::ForcedClose,
+        Self::PingTimeout,
+        Self::ParseError,
+        Self::ServerShuttingDown,
+        Self::ForcedServerClose,
+        Self::ClientNamespaceDisconnect,
+        Self::ServerNamespaceDisconnect,
+    ];
+
+    /// The words of the Socket.IO documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TransportError => "transport error",
+            Self::TransportClose => "transport close",
+            Self::ForcedClose => "forced close",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError => "parse error",
+            Self::ServerShuttingDown => "server shutting down",
+            Self::ForcedServerClose => "forced server close",
+            Self::ClientNamespaceDisconnect => "client namespace disconnect",
+            Self::ServerNamespaceDisconnect => "server namespace disconnect",
+        }
+    }
+}
+
+/// What a handler wants done. Commands to sockets and sessions that have gone do nothing.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Lets a socket into its namespace under the Socket.IO sid `id`, fresh from the shell.
+    Accept { socket: SocketKey, id: Sid },
+    /// Answers a CONNECT with CONNECT_ERROR. `data` is JSON.
+    Refuse { socket: SocketKey, message: String, data: Option<ByteString> },
+    /// Sends an event to one socket.
+    Emit { socket: SocketKey, args: Args, ack: Option<AckRequest>, volatile: bool },
+    /// Answers an event that asked for an ack.
+    Ack { socket: SocketKey, id: u64, args: Args },
+    /// Sends an event to many sockets of a namespace.
+    Broadcast(Broadcast),
+    /// Puts a socket into a room.
+    Join { socket: SocketKey, room: ByteString },
+    /// Takes a socket out of a room.
+    Leave { socket: SocketKey, room: ByteString },
+    /// Removes a socket from its namespace (`DISCONNECT`), or closes its whole session.
+    Disconnect { socket: SocketKey, close: bool },
+    /// Engine.IO alone: sends a message.
+    Send { session: SessionKey, message: Message },
+    /// Engine.IO alone: closes a session.
+    Close { session: SessionKey },
+}
+
+/// An ack that is asked of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckRequest {
+    /// Comes back in [`Event::Ack`].
+    pub token: u64,
+    /// How long to wait for it.
+    pub timeout: std::time::Duration,
+}
+
+/// An event for many sockets of one namespace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Broadcast {
+    pub namespace: ByteString,
+    /// The rooms whose members receive it, each member once; empty means the whole namespace. A
+    /// Socket.IO sid is the name of its socket's own room.
+    pub rooms: Vec<ByteString>,
+    /// The rooms whose members do not.
+    pub except: Vec<ByteString>,
+    pub args: Args,
+    /// Whether it may be dropped for receivers that cannot take it at once.
+    pub volatile: bool,
+    /// Asks for [`Output::Reached`] with this token.
+    pub report: Option<u64>,
+    /// Set on the copies that other shards receive: they are not forwarded again.
+    pub forwarded: bool,
+}
