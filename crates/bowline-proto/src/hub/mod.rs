@@ -1,0 +1,251 @@
+//! The sessions of one shard, their namespaces and rooms: everything that is decided.
+//!
+//! [`Hub`] is one thread's state and knows no locks. `engine` holds what happens below the
+//! namespaces (opening, polls, upgrade, heartbeat, closing), `sockets` what happens in them
+//! (CONNECT, events, acks, broadcasts), `namespace` the rooms and the walk over receivers.
+
+mod config;
+mod engine;
+mod namespace;
+mod sockets;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+
+use bytestring::ByteString;
+use slotmap::SlotMap;
+
+pub use config::{Config, NamespacePattern, NamespaceRule, Protocol};
+pub use namespace::{Receivers, Walk};
+pub use stats::{Stats, UpgradeFailure};
+
+use crate::{
+    Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
+    session::Session,
+    timer::TimerQueue,
+    wall::{DisconnectReason, PostBody},
+};
+use namespace::{KeyedHash, Membership, NamespaceKey, Namespaces, PendingAcks};
+
+/// The sessions, sockets, namespaces and rooms of one shard.
+///
+/// Driven by [`handle_input`](Self::handle_input) and drained by
+/// [`poll_output`](Self::poll_output); see the [front page](crate) for the one law.
+#[derive(Debug)]
+pub struct Hub {
+    config: Config,
+    outputs: VecDeque<Output>,
+    sessions: SlotMap<SessionKey, Session>,
+    sockets: SlotMap<SocketKey, Socket>,
+    namespaces: Namespaces,
+    by_sid: HashMap<Sid, SessionKey, KeyedHash>,
+    by_socket_sid: HashMap<Sid, SocketKey, KeyedHash>,
+    by_transport: HashMap<TransportId, SessionKey, NumberHash>,
+    by_exchange: HashMap<ExchangeId, SessionKey, NumberHash>,
+    timers: TimerQueue,
+    /// Polls that get an answer at the end of the turn.
+    polls_to_answer: Vec<SessionKey>,
+    /// The mark of the walk that was started last.
+    mark: u32,
+    /// How many sessions each kind of leg serves, so that a broadcast makes no pass in vain.
+    census: Census,
+    stats: Stats,
+}
+
+/// One session's place in one namespace.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    session: SessionKey,
+    namespace: NamespaceKey,
+    /// Its Socket.IO sid, once it was accepted.
+    id: Option<Sid>,
+    /// Where it stands among the members of its namespace.
+    place: u32,
+    /// The last walk that came by.
+    mark: u32,
+    rooms: Vec<Membership>,
+    next_ack: u64,
+    pending_acks: Option<Box<PendingAcks>>,
+}
+
+/// What a handler may know of a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct SocketView<'a> {
+    /// Its Socket.IO sid.
+    pub id: Sid,
+    /// The name of its namespace.
+    pub namespace: &'a ByteString,
+    /// The session it belongs to.
+    pub session: SessionKey,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Census {
+    polling: usize,
+    /// By EIO 3 and by deflate.
+    websocket: [[usize; 2]; 2],
+}
+
+impl Hub {
+    /// Makes the hub of one shard. `hash_key` comes from the shell's CSPRNG: names that clients
+    /// choose are hashed with it.
+    pub fn new(config: Config, hash_key: [u8; 16]) -> Self {
+        let hash = KeyedHash(hash_key);
+        Self {
+            config,
+            outputs: VecDeque::new(),
+            sessions: SlotMap::default(),
+            sockets: SlotMap::default(),
+            namespaces: Namespaces::new(hash.clone()),
+            by_sid: HashMap::with_hasher(hash.clone()),
+            by_socket_sid: HashMap::with_hasher(hash),
+            by_transport: HashMap::default(),
+            by_exchange: HashMap::default(),
+            timers: TimerQueue::default(),
+            polls_to_answer: Vec::new(),
+            mark: 0,
+            census: Census::default(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Takes in one thing that happened. Drain [`poll_output`](Self::poll_output) before the next.
+    pub fn handle_input(&mut self, now: Time, input: Input) {
+        debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
+        match input {
+            Input::Open { id, origin, handshake } => self.on_open(now, id, origin, handshake),
+            Input::Get { exchange, session } => self.on_get(exchange, session),
+            Input::Post { exchange, session, body } => match body {
+                PostBody::Begun => self.on_post_begun(exchange, session),
+                PostBody::Whole { body, binary } => {
+                    self.on_post(now, exchange, session, body, binary);
+                }
+                PostBody::TooBig => self.on_post_too_big(exchange, session),
+            },
+            Input::Attach { transport, session, deflate } => {
+                self.on_attach(now, transport, session, deflate);
+            }
+            Input::Message { transport, message } => self.on_message(now, transport, message),
+            Input::Lost { transport, why } => self.on_lost(now, transport, why),
+            Input::Aborted { exchange } => self.on_aborted(exchange),
+            Input::Backlog { transport, bytes } => self.on_backlog(transport, bytes),
+            Input::Command(command) => self.on_command(now, command),
+            Input::Timeout => self.on_timeout(now),
+            Input::TurnEnd => self.on_turn_end(),
+            Input::Drain { session } => {
+                self.end(
+                    session,
+                    DisconnectReason::ServerShuttingDown,
+                    engine::Farewell::Close(Some(GOING_AWAY)),
+                );
+            }
+        }
+    }
+
+    /// The next thing to do outside, in order, or `None` when all was said.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to hand over [`Input::Timeout`] at the latest, and for which timer. It may turn out
+    /// that nothing is due.
+    pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
+        self.timers.peek()
+    }
+
+    /// What serves a session, `"polling"` or `"websocket"`, or `None` if there is none of this id.
+    pub fn session_transport(&self, id: Sid) -> Option<&'static str> {
+        let key = self.by_sid.get(&id)?;
+        self.sessions.get(*key).map(Session::transport_name)
+    }
+
+    /// What is known of a socket that was accepted and has not gone.
+    pub fn socket(&self, key: SocketKey) -> Option<SocketView<'_>> {
+        let socket = self.sockets.get(key)?;
+        let namespace = self.namespaces.all.get(socket.namespace)?;
+        Some(SocketView { id: socket.id?, namespace: &namespace.name, session: socket.session })
+    }
+
+    /// The socket with this Socket.IO sid.
+    pub fn find_socket(&self, id: Sid) -> Option<SocketKey> {
+        self.by_socket_sid.get(&id).copied()
+    }
+
+    /// The keys of all sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionKey> {
+        self.sessions.keys()
+    }
+
+    /// How many sessions there are.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many sessions polling serves, and how many WebSockets serve.
+    pub fn sessions_by_transport(&self) -> (usize, usize) {
+        let websocket = self.census.websocket.iter().flatten().sum();
+        (self.census.polling, websocket)
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn on_command(&mut self, now: Time, command: Command) {
+        match command {
+            Command::Accept { socket, id } => self.accept(socket, id),
+            Command::Refuse { socket, message, data } => self.refuse(socket, &message, data),
+            Command::Emit { socket, args, ack, volatile } => {
+                self.emit(now, socket, &args, ack, volatile);
+            }
+            Command::Ack { socket, id, args } => self.ack(socket, id, args),
+            Command::Broadcast(broadcast) => self.broadcast(broadcast),
+            Command::Join { socket, room } => self.join(socket, &room),
+            Command::Leave { socket, room } => self.leave(socket, &room),
+            Command::Disconnect { socket, close } => self.disconnect(now, socket, close),
+            Command::Send { session, message } => self.send_bare(session, message),
+            Command::Close { session } => self.close(now, session, DisconnectReason::ForcedClose),
+        }
+    }
+}
+
+/// The close code that says a server is going down (RFC 6455 section 7.4.1).
+const GOING_AWAY: u16 = 1001;
+/// The close code for a peer that broke a rule of ours (RFC 6455 section 7.4.1).
+const POLICY: u16 = 1008;
+
+/// Hashes the numbers the shell gave its transports and requests. They are not a peer's to choose.
+#[derive(Debug, Clone, Default)]
+struct NumberHash;
+
+impl std::hash::BuildHasher for NumberHash {
+    type Hasher = NumberHasher;
+
+    fn build_hasher(&self) -> NumberHasher {
+        NumberHasher(0)
+    }
+}
+
+#[derive(Debug)]
+struct NumberHasher(u64);
+
+impl std::hash::Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: the golden ratio spreads neighbours over the high bits, and the
+        // rotation brings them down to where the table looks.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}

@@ -1,0 +1,396 @@
+//! Namespaces, rooms and the walk over a broadcast's receivers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytestring::ByteString;
+use siphasher::sip::SipHasher13;
+use slotmap::SlotMap;
+
+use super::{Hub, Socket};
+use crate::{
+    Sid, SocketKey, Time, TransportId,
+    session::{Phase, Session},
+    wall::{Broadcast, HandlerId},
+};
+
+slotmap::new_key_type! {
+    pub(crate) struct NamespaceKey;
+    pub(crate) struct RoomKey;
+}
+
+/// Hashes names that clients choose, with a key they cannot know.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyedHash(pub(crate) [u8; 16]);
+
+impl std::hash::BuildHasher for KeyedHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_key(&self.0)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) name: ByteString,
+    pub(crate) handler: HandlerId,
+    /// Sockets that were accepted. Their order is that in which broadcasts leave.
+    pub(crate) members: Vec<SocketKey>,
+    /// Sockets that await an answer to their CONNECT.
+    pub(crate) pending: usize,
+    pub(crate) rooms: HashMap<ByteString, RoomKey, KeyedHash>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Room {
+    name: ByteString,
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    socket: SocketKey,
+    /// Where this room stands in the socket's own list.
+    place: u32,
+}
+
+/// A socket's entry for a room it is in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Membership {
+    pub(crate) room: RoomKey,
+    /// Where the socket stands among the room's members.
+    place: u32,
+}
+
+/// An ack a client owes: the handler's token, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PendingAck {
+    pub(crate) token: u64,
+    pub(crate) deadline: Time,
+}
+
+pub(crate) type PendingAcks = BTreeMap<u64, PendingAck>;
+
+/// The namespaces of a hub and the rooms in them.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    pub(crate) all: SlotMap<NamespaceKey, Namespace>,
+    by_name: HashMap<ByteString, NamespaceKey, KeyedHash>,
+    pub(crate) rooms: SlotMap<RoomKey, Room>,
+    hash: KeyedHash,
+}
+
+impl Namespaces {
+    pub(crate) fn new(hash: KeyedHash) -> Self {
+        Self {
+            all: SlotMap::default(),
+            by_name: HashMap::with_hasher(hash.clone()),
+            rooms: SlotMap::default(),
+            hash,
+        }
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<NamespaceKey> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(crate) fn find_or_make(&mut self, name: &ByteString, handler: HandlerId) -> NamespaceKey {
+        if let Some(key) = self.by_name.get(name) {
+            return *key;
+        }
+        let key = self.all.insert(Namespace {
+            name: name.clone(),
+            handler,
+            members: Vec::new(),
+            pending: 0,
+            rooms: HashMap::with_hasher(self.hash.clone()),
+        });
+        self.by_name.insert(name.clone(), key);
+        key
+    }
+
+    /// Forgets a namespace that nobody is in: their names may come from clients, by a pattern.
+    pub(crate) fn drop_if_empty(&mut self, key: NamespaceKey) {
+        if let Some(namespace) = self.all.get(key)
+            && namespace.members.is_empty()
+            && namespace.pending == 0
+        {
+            self.by_name.remove(&namespace.name);
+            self.all.remove(key);
+        }
+    }
+
+    /// Puts an accepted socket among the members of its namespace.
+    pub(crate) fn admit(&mut self, key: SocketKey, socket: &mut Socket) {
+        if let Some(namespace) = self.all.get_mut(socket.namespace) {
+            socket.place = u32::try_from(namespace.members.len()).unwrap_or(u32::MAX);
+            namespace.members.push(key);
+        }
+    }
+}
+
+impl Hub {
+    /// Takes a socket out of the members of its namespace.
+    pub(super) fn expel(&mut self, namespace: NamespaceKey, place: u32) {
+        let Some(namespace) = self.namespaces.all.get_mut(namespace) else { return };
+        namespace.members.swap_remove(place as usize);
+        if let Some(moved) = namespace.members.get(place as usize)
+            && let Some(moved) = self.sockets.get_mut(*moved)
+        {
+            moved.place = place;
+        }
+    }
+
+    /// Puts a socket into a room. Returns whether it was not in it before.
+    pub(super) fn enter_room(&mut self, key: SocketKey, name: &ByteString) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
+        let Some(namespace) = self.namespaces.all.get_mut(socket.namespace) else { return false };
+        let rooms = &mut self.namespaces.rooms;
+        let room_key = *namespace
+            .rooms
+            .entry(name.clone())
+            .or_insert_with(|| rooms.insert(Room { name: name.clone(), members: Vec::new() }));
+        let Some(room) = rooms.get_mut(room_key) else { return false };
+        // The shorter list answers: neither a full room nor a socket in many rooms is slow to ask.
+        let inside = if room.members.len() < socket.rooms.len() {
+            room.members.iter().any(|member| member.socket == key)
+        } else {
+            socket.rooms.iter().any(|membership| membership.room == room_key)
+        };
+        if inside {
+            return false;
+        }
+        let (own, theirs) = (socket.rooms.len(), room.members.len());
+        room.members.push(Member { socket: key, place: u32::try_from(own).unwrap_or(u32::MAX) });
+        socket
+            .rooms
+            .push(Membership { room: room_key, place: u32::try_from(theirs).unwrap_or(u32::MAX) });
+        true
+    }
+
+    /// Takes a socket out of a room by its name. Returns whether it was in it.
+    pub(super) fn exit_room(&mut self, key: SocketKey, name: &str) -> bool {
+        let Some(socket) = self.sockets.get(key) else { return false };
+        let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return false };
+        let Some(room) = namespace.rooms.get(name) else { return false };
+        let Some(place) = socket.rooms.iter().position(|membership| membership.room == *room)
+        else {
+            return false;
+        };
+        self.exit_room_at(key, place);
+        true
+    }
+
+    /// Takes a socket out of the room at `place` of its own list.
+    pub(super) fn exit_room_at(&mut self, key: SocketKey, place: usize) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let namespace = socket.namespace;
+        let left = socket.rooms.swap_remove(place);
+        let moved_up = socket.rooms.get(place).copied();
+        let rooms = &mut self.namespaces.rooms;
+        if let Some(moved) = moved_up
+            && let Some(room) = rooms.get_mut(moved.room)
+        {
+            room.members[moved.place as usize].place = u32::try_from(place).unwrap_or(u32::MAX);
+        }
+        let Some(room) = rooms.get_mut(left.room) else { return };
+        room.members.swap_remove(left.place as usize);
+        if let Some(moved) = room.members.get(left.place as usize).copied()
+            && let Some(moved_socket) = self.sockets.get_mut(moved.socket)
+        {
+            moved_socket.rooms[moved.place as usize].place = left.place;
+        }
+        if room.members.is_empty()
+            && let Some(room) = self.namespaces.rooms.remove(left.room)
+            && let Some(namespace) = self.namespaces.all.get_mut(namespace)
+        {
+            namespace.rooms.remove(&room.name);
+        }
+    }
+
+    /// The rooms a socket has joined, its own not among them.
+    pub fn rooms_of(&self, key: SocketKey) -> impl Iterator<Item = &str> {
+        let memberships = self.sockets.get(key).map(|socket| socket.rooms.as_slice());
+        memberships
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|membership| self.namespaces.rooms.get(membership.room))
+            .map(|room| room.name.as_ref())
+    }
+
+    /// Starts a walk over the sockets a broadcast names, on sessions that `leg` admits.
+    pub(super) fn walk(&self, broadcast: &Broadcast, namespace: NamespaceKey, leg: Leg) -> Walk {
+        let everyone = broadcast.rooms.is_empty();
+        let (mut lists, mut singles) = (Vec::new(), Vec::new());
+        for name in &broadcast.rooms {
+            self.resolve_room(namespace, name, &mut lists, &mut singles);
+        }
+        let (mut except_lists, mut except_singles) = (Vec::new(), Vec::new());
+        for name in &broadcast.except {
+            self.resolve_room(namespace, name, &mut except_lists, &mut except_singles);
+        }
+        let overlap = lists.len() + singles.len() > 1;
+        Walk {
+            namespace,
+            everyone,
+            marked: overlap || !except_lists.is_empty() || !except_singles.is_empty(),
+            lists,
+            singles,
+            except_lists,
+            except_singles,
+            leg,
+            volatile: broadcast.volatile,
+            mark: None,
+            list: 0,
+            place: 0,
+        }
+    }
+
+    fn resolve_room(
+        &self,
+        namespace: NamespaceKey,
+        name: &ByteString,
+        lists: &mut Vec<RoomKey>,
+        singles: &mut Vec<SocketKey>,
+    ) {
+        if let Some(room) = self.namespaces.all.get(namespace).and_then(|n| n.rooms.get(name)) {
+            lists.push(*room);
+        }
+        if name.len() == Sid::TEXT_LEN
+            && let Ok(sid) = name.parse::<Sid>()
+            && let Some(key) = self.by_socket_sid.get(&sid)
+            && self.sockets.get(*key).is_some_and(|socket| socket.namespace == namespace)
+        {
+            singles.push(*key);
+        }
+    }
+
+    /// The next socket of a walk, whatever serves it.
+    pub(super) fn next_member(&mut self, walk: &mut Walk) -> Option<SocketKey> {
+        if walk.marked && walk.mark.is_none() {
+            self.mark = self.mark.wrapping_add(1);
+            walk.mark = Some(self.mark);
+            let mut place = 0;
+            for list in &walk.except_lists {
+                while let Some(room) = self.namespaces.rooms.get(*list)
+                    && let Some(member) = room.members.get(place)
+                {
+                    place += 1;
+                    if let Some(socket) = self.sockets.get_mut(member.socket) {
+                        socket.mark = self.mark;
+                    }
+                }
+                place = 0;
+            }
+            for key in &walk.except_singles {
+                if let Some(socket) = self.sockets.get_mut(*key) {
+                    socket.mark = self.mark;
+                }
+            }
+        }
+        loop {
+            let key = self.step_walk(walk)?;
+            let Some(mark) = walk.mark else { return Some(key) };
+            if let Some(socket) = self.sockets.get_mut(key)
+                && socket.mark != mark
+            {
+                socket.mark = mark;
+                return Some(key);
+            }
+        }
+    }
+
+    fn step_walk(&self, walk: &mut Walk) -> Option<SocketKey> {
+        if walk.everyone {
+            let key = self.namespaces.all.get(walk.namespace)?.members.get(walk.place)?;
+            walk.place += 1;
+            return Some(*key);
+        }
+        while let Some(list) = walk.lists.get(walk.list) {
+            if let Some(member) =
+                self.namespaces.rooms.get(*list).and_then(|room| room.members.get(walk.place))
+            {
+                walk.place += 1;
+                return Some(member.socket);
+            }
+            walk.list += 1;
+            walk.place = 0;
+        }
+        walk.singles.pop()
+    }
+
+    /// Takes the next receiver of an [`Output::Send`](crate::Output::Send), or `None` when all
+    /// were named.
+    pub fn next_receiver(&mut self, receivers: &mut Receivers) -> Option<TransportId> {
+        match receivers {
+            Receivers::One(transport) => transport.take(),
+            Receivers::Many(walk) => loop {
+                let key = self.next_member(walk)?;
+                let session = self.sockets.get(key).map(|socket| socket.session);
+                if let Some(session) = session.and_then(|key| self.sessions.get(key))
+                    && walk.leg.admits(session)
+                    && !(walk.volatile && session.backlog_bytes > 0)
+                    && session.websocket.is_some()
+                {
+                    return session.websocket;
+                }
+            },
+        }
+    }
+}
+
+/// Who an [`Output::Send`](crate::Output::Send) is for. The names are taken one by one with
+/// [`Hub::next_receiver`], before the next input.
+#[derive(Debug)]
+pub enum Receivers {
+    /// One WebSocket.
+    One(Option<TransportId>),
+    /// The members of a broadcast that share an encoding.
+    Many(Walk),
+}
+
+/// A walk over the sockets of a broadcast. See [`Receivers`].
+#[derive(Debug)]
+pub struct Walk {
+    namespace: NamespaceKey,
+    everyone: bool,
+    lists: Vec<RoomKey>,
+    singles: Vec<SocketKey>,
+    except_lists: Vec<RoomKey>,
+    except_singles: Vec<SocketKey>,
+    leg: Leg,
+    volatile: bool,
+    /// Whether a socket may come up twice or be left out, so that visits must be marked.
+    marked: bool,
+    /// The mark of this walk, drawn at its first step: outputs that wait behind one another must
+    /// not see each other's marks.
+    mark: Option<u32>,
+    list: usize,
+    place: usize,
+}
+
+/// The sessions that share an encoding of one event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leg {
+    /// Any session.
+    Any,
+    /// Sessions that are not served by a WebSocket.
+    Polling,
+    /// Sessions on a WebSocket; `None` where the encoding does not depend on it.
+    WebSocket { eio3: Option<bool>, deflate: Option<bool> },
+}
+
+impl Leg {
+    pub(crate) fn admits(self, session: &Session) -> bool {
+        let websocket = session.phase == Phase::WebSocket;
+        match self {
+            Self::Any => true,
+            Self::Polling => !websocket,
+            Self::WebSocket { eio3, deflate } => {
+                websocket
+                    && eio3.is_none_or(|eio3| eio3 == session.is_eio3())
+                    && deflate.is_none_or(|deflate| deflate == session.deflate)
+            }
+        }
+    }
+}
