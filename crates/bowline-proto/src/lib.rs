@@ -25,6 +25,8 @@ pub mod engineio;
 pub mod hub;
 pub mod id;
 pub mod limit;
+#[cfg(test)]
+mod pair;
 pub mod session;
 pub mod socketio;
 pub mod time;

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
 use crate::{
     ExchangeId, Sid, SocketKey, Time, Timer, TransportId,
-    engineio::{Packet, PollStyle, Version},
+    engineio::{Packet, PollStyle, TransportName, Version},
     socketio,
     wall::Handshake,
 };
@@ -206,11 +206,11 @@ impl Session {
     }
 
     /// The name of the transport that serves it, as requests give it.
-    pub(crate) fn transport_name(&self) -> &'static str {
+    pub(crate) fn transport_name(&self) -> TransportName {
         match self.phase {
-            Phase::WebSocket => "websocket",
+            Phase::WebSocket => TransportName::WebSocket,
             Phase::Polling | Phase::Probing | Phase::Probed | Phase::Closing | Phase::Closed => {
-                "polling"
+                TransportName::Polling
             }
         }
     }

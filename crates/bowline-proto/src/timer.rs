@@ -62,6 +62,11 @@ impl TimerQueue {
         self.heap.push(Reverse((at, timer, session)));
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The earliest entry, which may be stale.
     pub(crate) fn peek(&self) -> Option<(Time, Timer)> {
         self.heap.peek().map(|Reverse((at, timer, _))| (*at, *timer))

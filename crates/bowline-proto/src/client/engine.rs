@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Time,
     engineio::{Packet, PacketKind, Version, payload},
-    wall::{Lost, PollBody},
+    wall::Lost,
     websocket::Message,
 };
 
@@ -330,7 +330,8 @@ impl Engine {
             (Phase::OpeningPolling | Phase::OpeningWebSocket, PacketKind::Open) => {
                 self.on_open_packet(now, &packet.data);
             }
-            (Phase::New | Phase::OpeningPolling | Phase::OpeningWebSocket, _) | (_, PacketKind::Open) => {
+            (Phase::New | Phase::OpeningPolling | Phase::OpeningWebSocket, _)
+            | (_, PacketKind::Open) => {
                 self.end(CloseReason::ParseError, "the server opened the session in a wrong way");
             }
             (_, PacketKind::Message) => self.happened.push_back(Happened::Message(packet.data)),
@@ -376,7 +377,8 @@ impl Engine {
         self.phase_until = None;
         self.step(Step::Open);
         let offered = handshake.upgrades.iter().any(|name| name == "websocket");
-        if self.phase == Phase::Polling && offered && self.config.transports == Transports::Upgrade {
+        if self.phase == Phase::Polling && offered && self.config.transports == Transports::Upgrade
+        {
             let target = self.config.target("websocket", Some(&handshake.sid));
             self.outputs.push_back(Output::OpenWebSocket { target });
             self.step(Step::Probe);
@@ -512,7 +514,9 @@ impl Engine {
     pub(super) fn handle_timeout(&mut self, now: Time) {
         while let Some((_, timer)) = self.deadlines().filter(|(at, _)| *at <= now).min() {
             match timer {
-                Timer::Open => self.end(CloseReason::OpenTimeout, "the server did not open the session"),
+                Timer::Open => {
+                    self.end(CloseReason::OpenTimeout, "the server did not open the session")
+                }
                 Timer::Upgrade => self.fail_upgrade("the upgrade took too long"),
                 Timer::Close => self.end(CloseReason::Requested, "the last POST took too long"),
                 Timer::Post => self.end(CloseReason::TransportError, "a POST took too long"),

@@ -190,7 +190,8 @@ impl Client {
     ) {
         let limits = &self.config.limits;
         let full = self.queued_bytes() >= limits.queued_bytes_per_session;
-        let acks_full = ack.is_some() && self.namespaces.pending_acks >= limits.pending_acks_per_session;
+        let acks_full =
+            ack.is_some() && self.namespaces.pending_acks >= limits.pending_acks_per_session;
         let Some(member) = self.namespaces.members.get_mut(&namespace) else {
             self.refuse(namespace, args, ack, Unsent::NotJoined);
             return;
@@ -248,7 +249,9 @@ impl Client {
     pub(super) fn on_message(&mut self, message: Message) {
         let decoder = &mut self.namespaces.decoder;
         let decoded = match message {
-            Message::Text(text) => decoder.decode_text(self.config.version, &self.config.limits, text),
+            Message::Text(text) => {
+                decoder.decode_text(self.config.version, &self.config.limits, text)
+            }
             Message::Binary(bytes) => decoder.decode_binary(bytes),
         };
         match decoded {
@@ -281,7 +284,11 @@ impl Client {
             }
             Packet::Ack { namespace, id, args } => {
                 if let Some(ack) = self.namespaces.take_ack(&namespace, id) {
-                    self.events.push_back(Event::Ack { namespace, token: ack.token, result: Ok(args) });
+                    self.events.push_back(Event::Ack {
+                        namespace,
+                        token: ack.token,
+                        result: Ok(args),
+                    });
                 }
             }
         }
@@ -326,7 +333,11 @@ impl Client {
     }
 
     /// The Socket.IO sid, and the pid if there is one, of a CONNECT packet.
-    fn ids_of(&self, namespace: &str, payload: Option<&str>) -> Option<(ByteString, Option<ByteString>)> {
+    fn ids_of(
+        &self,
+        namespace: &str,
+        payload: Option<&str>,
+    ) -> Option<(ByteString, Option<ByteString>)> {
         #[derive(Deserialize)]
         struct Ids {
             sid: String,
@@ -340,7 +351,11 @@ impl Client {
             }
             Version::V3 => {
                 let engine = &self.handshake()?.sid;
-                let sid = if namespace == ROOT { engine.clone() } else { format!("{namespace}#{engine}") };
+                let sid = if namespace == ROOT {
+                    engine.clone()
+                } else {
+                    format!("{namespace}#{engine}")
+                };
                 Some((sid.into(), None))
             }
         }

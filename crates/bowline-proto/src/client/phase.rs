@@ -63,7 +63,8 @@ impl Phase {
     /// Returns the phase after `step`, or `None` if it cannot happen in this one.
     pub fn after(self, step: Step) -> Option<Self> {
         use Phase::{
-            Closed, Closing, New, OpeningPolling, OpeningWebSocket, Pausing, Polling, Probing, WebSocket,
+            Closed, Closing, New, OpeningPolling, OpeningWebSocket, Pausing, Polling, Probing,
+            WebSocket,
         };
         match (self, step) {
             (New, Step::Poll) => Some(OpeningPolling),
@@ -77,7 +78,8 @@ impl Phase {
             (Polling | Probing | Pausing, Step::Close) => Some(Closing),
             (New | OpeningPolling | OpeningWebSocket | WebSocket, Step::Close) => Some(Closed),
             (
-                OpeningPolling | OpeningWebSocket | Polling | Probing | Pausing | WebSocket | Closing,
+                OpeningPolling | OpeningWebSocket | Polling | Probing | Pausing | WebSocket
+                | Closing,
                 Step::End,
             ) => Some(Closed),
             (

@@ -324,3 +324,141 @@ pub(crate) fn suffix(text: ByteString, from: usize) -> ByteString {
     debug_assert!(text.is_ok(), "cut inside a character");
     text.unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Message {
+        Message::Text(text.into())
+    }
+
+    fn binary(bytes: &[u8]) -> Message {
+        Message::Binary(Bytes::copy_from_slice(bytes))
+    }
+
+    fn frame(version: Version, packet: &Packet) -> Message {
+        let payload = ws_payload(version, packet);
+        let bytes = [payload.head, &payload.data].concat();
+        match payload.opcode {
+            OpCode::Binary => Message::Binary(bytes.into()),
+            _ => Message::Text(bytes.try_into().unwrap()),
+        }
+    }
+
+    #[test]
+    fn a_text_frame_is_a_digit_and_data() {
+        for version in [Version::V3, Version::V4] {
+            for kind in PacketKind::ALL {
+                let written = format!("{}probe", char::from(kind.digit()));
+                let packet = Packet::text(kind, "probe");
+                assert_eq!(Packet::from_frame(version, text(&written)), Ok(packet.clone()));
+                assert_eq!(frame(version, &packet), text(&written));
+            }
+            assert_eq!(
+                Packet::from_frame(version, text("2")),
+                Ok(Packet::bare(PacketKind::Ping)),
+                "without data"
+            );
+        }
+    }
+
+    #[test]
+    fn a_binary_frame_is_a_message_in_revision_4_and_typed_in_revision_3() {
+        let packet = Packet::message(binary(&[4, 0, 255]));
+        assert_eq!(frame(Version::V4, &packet), binary(&[4, 0, 255]));
+        assert_eq!(frame(Version::V3, &packet), binary(&[4, 4, 0, 255]));
+        assert_eq!(Packet::from_frame(Version::V4, binary(&[4, 0, 255])), Ok(packet.clone()));
+        assert_eq!(Packet::from_frame(Version::V3, binary(&[4, 4, 0, 255])), Ok(packet));
+        assert_eq!(
+            Packet::from_frame(Version::V4, binary(&[])),
+            Ok(Packet::message(binary(&[]))),
+            "empty binary is a message"
+        );
+        assert_eq!(Packet::from_frame(Version::V3, binary(&[])), Err(DecodeError::Empty));
+        assert_eq!(Packet::from_frame(Version::V3, binary(b"4x")), Err(DecodeError::UnknownType));
+    }
+
+    #[test]
+    fn base64_has_a_type_digit_in_revision_3_only() {
+        let packet = Packet::message(binary(&[0xff, 0xfe]));
+        let check = |version, written| {
+            assert_eq!(Packet::from_frame(version, text(written)), Ok(packet.clone()), "{written}");
+        };
+        check(Version::V4, "b//4=");
+        check(Version::V4, "b//4");
+        check(Version::V4, "b__4");
+        check(Version::V3, "b4//4=");
+        // Base64 that itself begins with the digit of a message must not lose it.
+        let four = Packet::message(binary(&[0xe0, 0x00, 0x00]));
+        assert_eq!(Packet::from_frame(Version::V4, text("b4AAA")), Ok(four.clone()));
+        assert_eq!(Packet::from_frame(Version::V3, text("b44AAA")), Ok(four));
+        assert_eq!(ws_payload_base64(Version::V3, &packet).data, b"b4//4=".as_slice());
+        assert_eq!(ws_payload_base64(Version::V4, &packet).opcode, OpCode::Text);
+        assert_eq!(ws_frame_base64(Version::V4, &packet)[2..], *b"b//4=");
+        for (version, written, error) in [
+            (Version::V4, "b!", DecodeError::InvalidBase64),
+            (Version::V4, "bA", DecodeError::InvalidBase64),
+            (Version::V3, "b", DecodeError::UnknownType),
+            (Version::V3, "b9AAAA", DecodeError::UnknownType),
+            (Version::V3, "bé", DecodeError::UnknownType),
+        ] {
+            assert_eq!(Packet::from_frame(version, text(written)), Err(error), "{written}");
+        }
+    }
+
+    #[test]
+    fn unknown_types_are_refused() {
+        for version in [Version::V3, Version::V4] {
+            assert_eq!(Packet::from_frame(version, text("")), Err(DecodeError::Empty));
+            for written in ["7", "9abc", "a", " ", "é4", "\u{0}", "/", ":"] {
+                let packet = Packet::from_frame(version, text(written));
+                assert_eq!(packet, Err(DecodeError::UnknownType), "{written:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_open_packet_has_exactly_the_keys_of_the_reference_in_its_order() {
+        let packet = open_packet(
+            Sid::new(1, [0; 14]),
+            &["websocket"],
+            Duration::from_secs(25),
+            Duration::from_millis(20_500),
+            1_000_000,
+        );
+        let expected = "{\"sid\":\"AQAAAAAAAAAAAAAAAAAA\",\"upgrades\":[\"websocket\"],\
+                        \"pingInterval\":25000,\"pingTimeout\":20500,\"maxPayload\":1000000}";
+        assert_eq!(packet, Packet::text(PacketKind::Open, expected));
+    }
+
+    #[test]
+    fn long_data_is_shared_and_short_data_needs_no_second_owner() {
+        for length in [1, 511, 512, 513, 5_000] {
+            let written = format!("4{}", "é".repeat(length));
+            let packet = Packet::from_frame(Version::V4, text(&written)).unwrap();
+            assert_eq!(packet, Packet::text(PacketKind::Message, &written[1..]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(
+            kind in proptest::sample::select(&PacketKind::ALL),
+            data in ".*",
+            bytes: Vec<u8>,
+        ) {
+            for version in [Version::V3, Version::V4] {
+                let packet = Packet::text(kind, data.as_str());
+                prop_assert_eq!(Packet::from_frame(version, frame(version, &packet)), Ok(packet));
+                let packet = Packet::message(Message::Binary(bytes.clone().into()));
+                prop_assert_eq!(Packet::from_frame(version, frame(version, &packet)), Ok(packet.clone()));
+                let base64 = ws_payload_base64(version, &packet).data.into_owned();
+                let message = Message::Text(base64.try_into().unwrap());
+                prop_assert_eq!(Packet::from_frame(version, message), Ok(packet));
+            }
+        }
+    }
+}

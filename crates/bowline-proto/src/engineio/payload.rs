@@ -319,3 +319,264 @@ fn push_js_string(text: &str, out: &mut String) {
     }
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engineio::PacketKind;
+
+    fn read(version: Version, body: &[u8]) -> Result<Vec<Packet>, DecodeError> {
+        decode(version, Bytes::copy_from_slice(body), false, 100)
+    }
+
+    fn read_binary(body: &[u8]) -> Result<Vec<Packet>, DecodeError> {
+        decode(Version::V3, Bytes::copy_from_slice(body), true, 100)
+    }
+
+    fn message(text: &str) -> Packet {
+        Packet::text(PacketKind::Message, text)
+    }
+
+    fn blob(bytes: &[u8]) -> Packet {
+        Packet::message(Message::Binary(Bytes::copy_from_slice(bytes)))
+    }
+
+    fn write(version: Version, style: &PollStyle, packets: &[Packet]) -> PollBody {
+        encode(version, style, packets.iter())
+    }
+
+    fn jsonp(digits: &str) -> PollStyle {
+        PollStyle { base64: true, jsonp: Some(digits.into()) }
+    }
+
+    fn body_of(body: PollBody) -> Bytes {
+        match body {
+            PollBody::Text(bytes) | PollBody::Binary(bytes) | PollBody::Script(bytes) => bytes,
+        }
+    }
+
+    #[test]
+    fn revision_4_separates_packets_and_writes_binary_without_a_digit() {
+        let packets = [message("hello"), Packet::bare(PacketKind::Ping), blob(&[1, 2, 3, 4])];
+        let body = "4hello\u{1e}2\u{1e}bAQIDBA==";
+        assert_eq!(
+            write(Version::V4, &PollStyle::default(), &packets),
+            PollBody::Text(body.into())
+        );
+        assert_eq!(read(Version::V4, body.as_bytes()), Ok(packets.to_vec()));
+    }
+
+    #[test]
+    fn revision_4_refuses_empty_packets_and_binary_bodies() {
+        for body in ["", "\u{1e}", "4a\u{1e}", "\u{1e}4a", "4a\u{1e}\u{1e}4b"] {
+            assert_eq!(read(Version::V4, body.as_bytes()), Err(DecodeError::Empty), "{body:?}");
+        }
+        assert_eq!(read(Version::V4, b"abc"), Err(DecodeError::UnknownType));
+        assert_eq!(read(Version::V4, b"4\xff"), Err(DecodeError::InvalidUtf8));
+        let body = Bytes::from_static(b"4a");
+        assert_eq!(decode(Version::V4, body, true, 100), Err(DecodeError::BinaryBody));
+    }
+
+    #[test]
+    fn packets_before_a_broken_one_are_handed_over() {
+        let mut packets = Vec::new();
+        let body = Bytes::from_static(b"4a\x1e4b\x1ez");
+        let result = decode_into(Version::V4, body, false, 100, &mut packets);
+        assert_eq!(result, Err(DecodeError::UnknownType));
+        assert_eq!(packets, [message("a"), message("b")]);
+    }
+
+    #[test]
+    fn packets_are_counted_in_every_form() {
+        let three = Bytes::from_static(b"4\x1e4\x1e4");
+        assert_eq!(decode(Version::V4, three.clone(), false, 3).map(|all| all.len()), Ok(3));
+        assert_eq!(decode(Version::V4, three, false, 2), Err(DecodeError::TooManyPackets));
+        let three = Bytes::from_static(b"1:41:41:4");
+        assert_eq!(decode(Version::V3, three, false, 2), Err(DecodeError::TooManyPackets));
+        let three = Bytes::from_static(&[0, 1, 255, b'4', 0, 1, 255, b'4', 1, 1, 255, 4]);
+        assert_eq!(decode(Version::V3, three, true, 2), Err(DecodeError::TooManyPackets));
+    }
+
+    #[test]
+    fn revision_3_counts_utf16_code_units() {
+        // One unit each for the digit and the euro sign, two for the emoji.
+        let packets = [message("€"), message("😀"), message("")];
+        let body = "2:4€3:4😀1:4";
+        assert_eq!(
+            write(Version::V3, &PollStyle::default(), &packets),
+            PollBody::Text(body.into())
+        );
+        assert_eq!(read(Version::V3, body.as_bytes()), Ok(packets.to_vec()));
+        assert_eq!(
+            read(Version::V3, "2:4😀".as_bytes()),
+            Err(DecodeError::InvalidLength),
+            "half a surrogate pair"
+        );
+    }
+
+    #[test]
+    fn revision_3_refuses_lengths_that_are_none_or_too_large() {
+        for body in [
+            "4hello",
+            "6:",
+            "6:4hell",
+            ":4",
+            "a:4",
+            "-1:4",
+            "0x1:4",
+            "1.0:4",
+            " 1:4",
+            "+1:4",
+            "99999999999999999999:4",
+            "12345678901:4",
+            "1:41",
+            "1:4:",
+        ] {
+            let packets = read(Version::V3, body.as_bytes());
+            assert_eq!(packets, Err(DecodeError::InvalidLength), "{body}");
+        }
+        assert_eq!(read(Version::V3, b""), Err(DecodeError::Empty));
+        assert_eq!(read(Version::V3, b"1:z"), Err(DecodeError::UnknownType));
+        assert_eq!(read(Version::V3, b"0:"), Ok(vec![]), "what the reference writes for nothing");
+        assert_eq!(read(Version::V3, b"0:1:20:"), Ok(vec![Packet::bare(PacketKind::Ping)]));
+    }
+
+    #[test]
+    fn revision_3_has_a_binary_form_when_a_packet_is_binary() {
+        let packets = [message("é"), blob(&[1, 255, 3])];
+        // In this form the length of text is counted in bytes.
+        let body = [&[0, 3, 255][..], "4é".as_bytes(), &[1, 4, 255, 4, 1, 255, 3]].concat();
+        assert_eq!(
+            write(Version::V3, &PollStyle::default(), &packets),
+            PollBody::Binary(body.clone().into())
+        );
+        assert_eq!(read_binary(&body), Ok(packets.to_vec()));
+        let long = [blob(&[7; 1233])];
+        let body = body_of(write(Version::V3, &PollStyle::default(), &long));
+        assert_eq!(body[..7], [1, 1, 2, 3, 4, 255, 4]);
+        assert_eq!(read_binary(&body), Ok(long.to_vec()));
+    }
+
+    #[test]
+    fn revision_3_writes_binary_as_typed_base64_to_those_who_ask() {
+        let packets = [message("a"), blob(&[1, 2])];
+        let style = PollStyle { base64: true, jsonp: None };
+        let body = "2:4a6:b4AQI=";
+        assert_eq!(write(Version::V3, &style, &packets), PollBody::Text(body.into()));
+        assert_eq!(read(Version::V3, body.as_bytes()), Ok(packets.to_vec()));
+    }
+
+    #[test]
+    fn broken_binary_bodies_are_refused() {
+        for (body, error) in [
+            (&[][..], DecodeError::Empty),
+            (&[0], DecodeError::InvalidLength),
+            (&[0, 1], DecodeError::InvalidLength),
+            (&[0, 255], DecodeError::InvalidLength),
+            (&[0, 10, 255, b'4'], DecodeError::InvalidLength),
+            (&[0, b'1', 255, b'4'], DecodeError::InvalidLength),
+            (&[0, 2, 255, b'4'], DecodeError::InvalidLength),
+            (&[1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 255], DecodeError::InvalidLength),
+            (&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 255, 4], DecodeError::InvalidLength),
+            (&[2, 1, 255, 4], DecodeError::UnknownType),
+            (&[0, 0, 255], DecodeError::Empty),
+            (&[1, 0, 255], DecodeError::Empty),
+            (&[1, 1, 255, 7], DecodeError::UnknownType),
+            (&[0, 2, 255, b'4', 0xc3], DecodeError::InvalidUtf8),
+        ] {
+            assert_eq!(read_binary(body), Err(error), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn jsonp_is_a_call_that_is_valid_javascript() {
+        let packets = [message("\"\\\n\r\t\u{8}\u{c}\u{1}\u{2028}\u{2029}</é😀")];
+        let body = write(Version::V3, &jsonp("7"), &packets);
+        let expected = "___eio[7](\"16:4\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u2028\\u2029</é😀\");";
+        assert_eq!(body, PollBody::Script(expected.into()));
+        let body = write(Version::V4, &jsonp(""), &[message("a"), blob(&[1])]);
+        assert_eq!(body, PollBody::Script("___eio[](\"4a\\u001ebAQ==\");".into()));
+    }
+
+    #[test]
+    fn a_jsonp_post_is_a_form_with_escaped_newlines() {
+        let check = |body: &'static str, expected: &str| {
+            let decoded = decode_jsonp_body(&Bytes::from_static(body.as_bytes()));
+            assert_eq!(decoded, Ok(Bytes::copy_from_slice(expected.as_bytes())), "{body}");
+        };
+        check("d=3%3A4ab", "3:4ab");
+        check("x=1&d=4a+b", "4a b");
+        check("d=4a%5Cnb", "4a\nb");
+        check("d=4a%5C%5Cnb", "4a\\nb");
+        check("d=4a%5C%5C%5Cnb", "4a\\\\nb");
+        check("d=4%5C", "4\\");
+        check("d=4%5Ct", "4\\t");
+        check("d=", "");
+        let error = decode_jsonp_body(&Bytes::from_static(b"e=1"));
+        assert_eq!(error, Err(DecodeError::MissingField));
+    }
+
+    #[test]
+    fn no_packets_make_a_body_that_reads_as_none() {
+        let body = write(Version::V3, &PollStyle::default(), &[]);
+        assert_eq!(body, PollBody::Text("0:".into()));
+        let body = write(Version::V4, &PollStyle::default(), &[]);
+        assert_eq!(body, PollBody::Text("".into()));
+    }
+
+    #[test]
+    fn utf16_lengths_agree_with_the_standard_library() {
+        for text in ["", "a", "é", "€", "😀", "a😀é€\u{10ffff}\u{ffff}"] {
+            assert_eq!(utf16_len(text), text.encode_utf16().count(), "{text}");
+        }
+    }
+
+    fn packets(separable: bool) -> impl Strategy<Value = Vec<Packet>> {
+        let text = any::<String>()
+            .prop_map(move |text| if separable { text.replace('\u{1e}', "") } else { text });
+        let packet = prop_oneof![
+            (proptest::sample::select(&PacketKind::ALL), text)
+                .prop_map(|(kind, text)| Packet::text(kind, text)),
+            any::<Vec<u8>>().prop_map(|bytes| blob(&bytes)),
+        ];
+        proptest::collection::vec(packet, 1..8)
+    }
+
+    proptest! {
+        #[test]
+        fn revision_4_reads_what_it_writes(packets in packets(true)) {
+            let body = body_of(write(Version::V4, &PollStyle::default(), &packets));
+            prop_assert_eq!(decode(Version::V4, body, false, 100), Ok(packets));
+        }
+
+        #[test]
+        fn revision_3_reads_what_it_writes(packets in packets(false), base64: bool) {
+            let style = PollStyle { base64, jsonp: None };
+            let body = write(Version::V3, &style, &packets);
+            let binary = matches!(body, PollBody::Binary(_));
+            prop_assert_eq!(decode(Version::V3, body_of(body), binary, 100), Ok(packets));
+        }
+
+        #[test]
+        fn a_jsonp_body_is_json_within_its_call(packets in packets(false)) {
+            let plain = body_of(write(Version::V3, &PollStyle { base64: true, jsonp: None }, &packets));
+            let body = body_of(write(Version::V3, &jsonp("0"), &packets));
+            let literal = body.strip_prefix(b"___eio[0](").and_then(|rest| rest.strip_suffix(b");"));
+            let text: String = serde_json::from_slice(literal.unwrap()).unwrap();
+            prop_assert_eq!(text.as_bytes(), &plain);
+            let body = std::str::from_utf8(&body).unwrap();
+            let raw = body.contains(['\u{2028}', '\u{2029}', '\n', '\u{1e}']);
+            prop_assert!(!raw);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(body: Vec<u8>, binary: bool) {
+            for version in [Version::V3, Version::V4] {
+                let _ = decode(version, body.clone().into(), binary, 100);
+            }
+            let _ = decode_jsonp_body(&body.into());
+        }
+    }
+}

@@ -336,3 +336,187 @@ fn form_decode(raw: &str) -> Cow<'_, str> {
 fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SID: &str = "AQAAAAAAAAAAAAAAAAAA";
+
+    fn head(query: &str) -> RequestHead<'_> {
+        RequestHead { method: "GET", query, origin: None, upgrade: false }
+    }
+
+    fn route(query: &str) -> Result<Route, RequestError> {
+        verify(&head(query), &RequestConfig::default())
+    }
+
+    #[test]
+    fn refusals_have_the_codes_and_words_of_the_reference() {
+        let all: Vec<String> = RequestError::ALL
+            .iter()
+            .map(|error| format!("{} {}", error.status(), error.json()))
+            .collect();
+        assert_eq!(
+            all,
+            [
+                r#"400 {"code":0,"message":"Transport unknown"}"#,
+                r#"400 {"code":1,"message":"Session ID unknown"}"#,
+                r#"400 {"code":2,"message":"Bad handshake method"}"#,
+                r#"400 {"code":3,"message":"Bad request"}"#,
+                r#"403 {"code":4,"message":"Forbidden"}"#,
+                r#"400 {"code":5,"message":"Unsupported protocol version"}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_query_is_a_form_whose_last_value_counts() {
+        let query = Query::parse("EIO=3&transport=polling&EIO=4&t=abc&transport=websocket");
+        assert_eq!(query.transport, Some(TransportName::WebSocket));
+        assert_eq!(query.version, Version::V4);
+        assert_eq!(Query::parse("transport=polling&transport=x").transport, None);
+        assert_eq!(Query::parse("tr%61nsport=poll%69ng").transport, Some(TransportName::Polling));
+        assert_eq!(Query::parse("&&sid=a%2Bb+c&&").sid.as_deref(), Some("a+b c"));
+        assert_eq!(Query::parse("sid=%zz%4").sid.as_deref(), Some("%zz%4"));
+        assert_eq!(Query::parse("sid=%ff").sid.as_deref(), Some("\u{fffd}"));
+        assert_eq!(Query::parse("sid=").sid, None);
+        assert_eq!(Query::parse("").transport, None);
+    }
+
+    #[test]
+    fn every_revision_but_exactly_4_is_3() {
+        for (query, version) in [
+            ("EIO=4", Version::V4),
+            ("", Version::V3),
+            ("EIO", Version::V3),
+            ("EIO=3", Version::V3),
+            ("EIO=5", Version::V3),
+            ("EIO=abc", Version::V3),
+            ("EIO=04", Version::V3),
+            ("EIO=4%20", Version::V3),
+            ("eio=4", Version::V3),
+        ] {
+            assert_eq!(Query::parse(query).version, version, "{query}");
+        }
+    }
+
+    #[test]
+    fn any_b64_asks_for_base64_and_any_j_for_jsonp() {
+        for (query, base64) in
+            [("b64=1", true), ("b64=true", true), ("b64=0", true), ("b64=", false), ("", false)]
+        {
+            assert_eq!(Query::parse(query).style.base64, base64, "{query}");
+        }
+        for (query, digits) in [
+            ("j=12", Some("12")),
+            ("j=", Some("")),
+            ("j=1);alert(2", Some("12")),
+            ("j=%D9%A1", Some("")),
+            ("", None),
+        ] {
+            assert_eq!(Query::parse(query).style.jsonp.as_deref(), digits, "{query}");
+        }
+    }
+
+    #[test]
+    fn checks_are_made_in_the_order_of_the_reference() {
+        let config = RequestConfig { allow_eio3: false, ..RequestConfig::default() };
+        let all_wrong = RequestHead {
+            method: "POST",
+            query: "transport=x&EIO=3&sid=zzz",
+            origin: Some(b"\x01"),
+            upgrade: false,
+        };
+        let only = ["https://a.example".to_owned()];
+        let strict = RequestConfig { allowed_origins: &only, ..config };
+        let mut head = all_wrong;
+        assert_eq!(verify(&head, &strict), Err(RequestError::UnknownTransport));
+        head.query = "transport=websocket&EIO=3&sid=zzz";
+        assert_eq!(verify(&head, &strict), Err(RequestError::BadRequest));
+        head.origin = Some(b"https://b.example");
+        assert_eq!(verify(&head, &strict), Err(RequestError::UnknownSid));
+        head.query = "transport=websocket&EIO=3";
+        assert_eq!(verify(&head, &strict), Err(RequestError::BadHandshakeMethod));
+        head.method = "GET";
+        assert_eq!(verify(&head, &strict), Err(RequestError::BadRequest));
+        head.upgrade = true;
+        assert_eq!(verify(&head, &strict), Err(RequestError::Forbidden));
+        head.origin = Some(b"https://a.example");
+        assert_eq!(verify(&head, &strict), Err(RequestError::UnsupportedVersion));
+        head.query = "transport=websocket&EIO=4";
+        assert_eq!(
+            verify(&head, &strict),
+            Ok(Route::Open {
+                transport: TransportName::WebSocket,
+                version: Version::V4,
+                style: PollStyle::default()
+            })
+        );
+    }
+
+    #[test]
+    fn names_of_the_language_are_no_transports_and_no_sessions() {
+        for name in ["__proto__", "constructor", "toString", "webtransport", "POLLING", ""] {
+            let query = format!("EIO=4&transport={name}");
+            assert_eq!(route(&query), Err(RequestError::UnknownTransport), "{name}");
+        }
+        for sid in ["__proto__", "constructor", "AQAAAAAAAAAAAAAAAAA=", "é"] {
+            let query = format!("EIO=4&transport=polling&sid={sid}");
+            assert_eq!(route(&query), Err(RequestError::UnknownSid), "{sid}");
+        }
+    }
+
+    #[test]
+    fn transports_that_are_switched_off_are_unknown() {
+        let config = RequestConfig { polling: false, ..RequestConfig::default() };
+        let polling = head("EIO=4&transport=polling");
+        assert_eq!(verify(&polling, &config), Err(RequestError::UnknownTransport));
+        let config = RequestConfig { websocket: false, ..RequestConfig::default() };
+        let websocket = RequestHead { upgrade: true, ..head("EIO=4&transport=websocket") };
+        assert_eq!(verify(&websocket, &config), Err(RequestError::UnknownTransport));
+    }
+
+    #[test]
+    fn origins_are_refused_at_the_handshake_only_and_only_if_any_are_named() {
+        let open = RequestHead { origin: Some(b"https://b"), ..head("EIO=4&transport=polling") };
+        let named = ["https://a".to_owned()];
+        let star = ["*".to_owned()];
+        let with = |origins| RequestConfig { allowed_origins: origins, ..RequestConfig::default() };
+        assert!(verify(&open, &with(&[])).is_ok());
+        assert!(verify(&open, &with(&star)).is_ok());
+        assert_eq!(verify(&open, &with(&named)), Err(RequestError::Forbidden));
+        assert!(verify(&RequestHead { origin: None, ..open }, &with(&named)).is_ok());
+        let query = format!("EIO=4&transport=polling&sid={SID}");
+        assert!(verify(&RequestHead { query: &query, ..open }, &with(&named)).is_ok());
+    }
+
+    #[test]
+    fn an_upgrade_that_asks_for_polling_is_completed_and_dropped() {
+        let upgrade = RequestHead { upgrade: true, ..head("EIO=4&transport=polling") };
+        assert_eq!(verify(&upgrade, &RequestConfig::default()), Ok(Route::Discard));
+    }
+
+    #[test]
+    fn a_request_must_fit_the_session_it_names() {
+        use TransportName::{Polling, WebSocket};
+        let request = |transport, upgrade| SessionRequest {
+            sid: SID.parse().unwrap(),
+            transport,
+            version: Version::V4,
+            upgrade,
+        };
+        let polling = Some((Polling, Version::V4));
+        let websocket = Some((WebSocket, Version::V4));
+        let bad = Err(RequestError::BadRequest);
+        assert_eq!(request(Polling, false).verify(None), Err(RequestError::UnknownSid));
+        assert_eq!(request(WebSocket, false).verify(None), Err(RequestError::UnknownSid));
+        assert_eq!(request(Polling, false).verify(polling), Ok(()));
+        assert_eq!(request(Polling, false).verify(websocket), bad, "a poll after the upgrade");
+        assert_eq!(request(WebSocket, false).verify(polling), bad);
+        assert_eq!(request(WebSocket, false).verify(websocket), bad);
+        assert_eq!(request(WebSocket, true).verify(polling), Ok(()));
+        assert_eq!(request(WebSocket, true).verify(websocket), Ok(()));
+        assert_eq!(request(Polling, false).verify(Some((Polling, Version::V3))), bad);
+    }
+}

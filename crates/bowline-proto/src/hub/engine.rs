@@ -407,8 +407,9 @@ impl Hub {
             },
             (PacketKind::Ping, Version::V3) => {
                 let pong = Packet { kind: PacketKind::Pong, data: packet.data };
+                // No timer is pushed: the one that waits is moved on when it comes up, so that a
+                // client that pings without end fills no queue.
                 session.heartbeat = Heartbeat::AwaitingPing(client_ping_by);
-                self.arm_heartbeat(key);
                 self.transmit(key, pong);
             }
             (PacketKind::Pong, Version::V4) => {
@@ -659,8 +660,13 @@ impl Hub {
     pub(super) fn on_timeout(&mut self, now: Time) {
         while let Some((at, timer, key)) = self.timers.pop_due(now) {
             let Some(session) = self.sessions.get_mut(key) else { continue };
-            if session.deadline(timer) != Some(at) {
-                continue;
+            match session.deadline(timer) {
+                Some(deadline) if deadline == at => {}
+                Some(later) if timer == Timer::ClientPing => {
+                    self.timers.push(later, timer, key);
+                    continue;
+                }
+                Some(_) | None => continue,
             }
             self.stats.on_wakeup(timer);
             match timer {

@@ -23,6 +23,7 @@ pub use stats::{Stats, UpgradeFailure};
 
 use crate::{
     Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
+    engineio::{TransportName, Version},
     session::Session,
     timer::TimerQueue,
     wall::{DisconnectReason, PostBody},
@@ -155,10 +156,11 @@ impl Hub {
         self.timers.peek()
     }
 
-    /// What serves a session, `"polling"` or `"websocket"`, or `None` if there is none of this id.
-    pub fn session_transport(&self, id: Sid) -> Option<&'static str> {
+    /// What serves a session and which revision it speaks, or `None` if there is none of this id:
+    /// what [`SessionRequest::verify`](crate::engineio::SessionRequest::verify) wants to know.
+    pub fn session_transport(&self, id: Sid) -> Option<(TransportName, Version)> {
         let key = self.by_sid.get(&id)?;
-        self.sessions.get(*key).map(Session::transport_name)
+        self.sessions.get(*key).map(|session| (session.transport_name(), session.version))
     }
 
     /// What is known of a socket that was accepted and has not gone.

@@ -8,7 +8,7 @@ use slotmap::SlotMap;
 
 use super::{Hub, Socket};
 use crate::{
-    Sid, SocketKey, Time, TransportId,
+    SessionKey, Sid, SocketKey, Time, TransportId,
     session::{Phase, Session},
     wall::{Broadcast, HandlerId},
 };
@@ -35,10 +35,18 @@ pub(crate) struct Namespace {
     pub(crate) name: ByteString,
     pub(crate) handler: HandlerId,
     /// Sockets that were accepted. Their order is that in which broadcasts leave.
-    pub(crate) members: Vec<SocketKey>,
+    pub(crate) members: Vec<Receiver>,
     /// Sockets that await an answer to their CONNECT.
     pub(crate) pending: usize,
     pub(crate) rooms: HashMap<ByteString, RoomKey, KeyedHash>,
+}
+
+/// A socket and its session side by side: a broadcast reads the session alone and saves the way
+/// through the socket, a cache miss for each receiver.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receiver {
+    pub(crate) socket: SocketKey,
+    pub(crate) session: SessionKey,
 }
 
 #[derive(Debug)]
@@ -49,7 +57,7 @@ pub(crate) struct Room {
 
 #[derive(Debug, Clone, Copy)]
 struct Member {
-    socket: SocketKey,
+    receiver: Receiver,
     /// Where this room stands in the socket's own list.
     place: u32,
 }
@@ -124,7 +132,7 @@ impl Namespaces {
     pub(crate) fn admit(&mut self, key: SocketKey, socket: &mut Socket) {
         if let Some(namespace) = self.all.get_mut(socket.namespace) {
             socket.place = u32::try_from(namespace.members.len()).unwrap_or(u32::MAX);
-            namespace.members.push(key);
+            namespace.members.push(Receiver { socket: key, session: socket.session });
         }
     }
 }
@@ -135,7 +143,7 @@ impl Hub {
         let Some(namespace) = self.namespaces.all.get_mut(namespace) else { return };
         namespace.members.swap_remove(place as usize);
         if let Some(moved) = namespace.members.get(place as usize)
-            && let Some(moved) = self.sockets.get_mut(*moved)
+            && let Some(moved) = self.sockets.get_mut(moved.socket)
         {
             moved.place = place;
         }
@@ -153,7 +161,7 @@ impl Hub {
         let Some(room) = rooms.get_mut(room_key) else { return false };
         // The shorter list answers: neither a full room nor a socket in many rooms is slow to ask.
         let inside = if room.members.len() < socket.rooms.len() {
-            room.members.iter().any(|member| member.socket == key)
+            room.members.iter().any(|member| member.receiver.socket == key)
         } else {
             socket.rooms.iter().any(|membership| membership.room == room_key)
         };
@@ -161,7 +169,8 @@ impl Hub {
             return false;
         }
         let (own, theirs) = (socket.rooms.len(), room.members.len());
-        room.members.push(Member { socket: key, place: u32::try_from(own).unwrap_or(u32::MAX) });
+        let receiver = Receiver { socket: key, session: socket.session };
+        room.members.push(Member { receiver, place: u32::try_from(own).unwrap_or(u32::MAX) });
         socket
             .rooms
             .push(Membership { room: room_key, place: u32::try_from(theirs).unwrap_or(u32::MAX) });
@@ -196,7 +205,7 @@ impl Hub {
         let Some(room) = rooms.get_mut(left.room) else { return };
         room.members.swap_remove(left.place as usize);
         if let Some(moved) = room.members.get(left.place as usize).copied()
-            && let Some(moved_socket) = self.sockets.get_mut(moved.socket)
+            && let Some(moved_socket) = self.sockets.get_mut(moved.receiver.socket)
         {
             moved_socket.rooms[moved.place as usize].place = left.place;
         }
@@ -251,7 +260,7 @@ impl Hub {
         namespace: NamespaceKey,
         name: &ByteString,
         lists: &mut Vec<RoomKey>,
-        singles: &mut Vec<SocketKey>,
+        singles: &mut Vec<Receiver>,
     ) {
         if let Some(room) = self.namespaces.all.get(namespace).and_then(|n| n.rooms.get(name)) {
             lists.push(*room);
@@ -259,14 +268,15 @@ impl Hub {
         if name.len() == Sid::TEXT_LEN
             && let Ok(sid) = name.parse::<Sid>()
             && let Some(key) = self.by_socket_sid.get(&sid)
-            && self.sockets.get(*key).is_some_and(|socket| socket.namespace == namespace)
+            && let Some(socket) = self.sockets.get(*key)
+            && socket.namespace == namespace
         {
-            singles.push(*key);
+            singles.push(Receiver { socket: *key, session: socket.session });
         }
     }
 
     /// The next socket of a walk, whatever serves it.
-    pub(super) fn next_member(&mut self, walk: &mut Walk) -> Option<SocketKey> {
+    pub(super) fn next_member(&mut self, walk: &mut Walk) -> Option<Receiver> {
         if walk.marked && walk.mark.is_none() {
             self.mark = self.mark.wrapping_add(1);
             walk.mark = Some(self.mark);
@@ -276,42 +286,42 @@ impl Hub {
                     && let Some(member) = room.members.get(place)
                 {
                     place += 1;
-                    if let Some(socket) = self.sockets.get_mut(member.socket) {
+                    if let Some(socket) = self.sockets.get_mut(member.receiver.socket) {
                         socket.mark = self.mark;
                     }
                 }
                 place = 0;
             }
-            for key in &walk.except_singles {
-                if let Some(socket) = self.sockets.get_mut(*key) {
+            for single in &walk.except_singles {
+                if let Some(socket) = self.sockets.get_mut(single.socket) {
                     socket.mark = self.mark;
                 }
             }
         }
         loop {
-            let key = self.step_walk(walk)?;
-            let Some(mark) = walk.mark else { return Some(key) };
-            if let Some(socket) = self.sockets.get_mut(key)
+            let receiver = self.step_walk(walk)?;
+            let Some(mark) = walk.mark else { return Some(receiver) };
+            if let Some(socket) = self.sockets.get_mut(receiver.socket)
                 && socket.mark != mark
             {
                 socket.mark = mark;
-                return Some(key);
+                return Some(receiver);
             }
         }
     }
 
-    fn step_walk(&self, walk: &mut Walk) -> Option<SocketKey> {
+    fn step_walk(&self, walk: &mut Walk) -> Option<Receiver> {
         if walk.everyone {
-            let key = self.namespaces.all.get(walk.namespace)?.members.get(walk.place)?;
+            let receiver = self.namespaces.all.get(walk.namespace)?.members.get(walk.place)?;
             walk.place += 1;
-            return Some(*key);
+            return Some(*receiver);
         }
         while let Some(list) = walk.lists.get(walk.list) {
             if let Some(member) =
                 self.namespaces.rooms.get(*list).and_then(|room| room.members.get(walk.place))
             {
                 walk.place += 1;
-                return Some(member.socket);
+                return Some(member.receiver);
             }
             walk.list += 1;
             walk.place = 0;
@@ -325,9 +335,8 @@ impl Hub {
         match receivers {
             Receivers::One(transport) => transport.take(),
             Receivers::Many(walk) => loop {
-                let key = self.next_member(walk)?;
-                let session = self.sockets.get(key).map(|socket| socket.session);
-                if let Some(session) = session.and_then(|key| self.sessions.get(key))
+                let receiver = self.next_member(walk)?;
+                if let Some(session) = self.sessions.get(receiver.session)
                     && walk.leg.admits(session)
                     && !(walk.volatile && session.backlog_bytes > 0)
                     && session.websocket.is_some()
@@ -355,9 +364,9 @@ pub struct Walk {
     namespace: NamespaceKey,
     everyone: bool,
     lists: Vec<RoomKey>,
-    singles: Vec<SocketKey>,
+    singles: Vec<Receiver>,
     except_lists: Vec<RoomKey>,
-    except_singles: Vec<SocketKey>,
+    except_singles: Vec<Receiver>,
     leg: Leg,
     volatile: bool,
     /// Whether a socket may come up twice or be left out, so that visits must be marked.

@@ -40,6 +40,9 @@ impl Hub {
     }
 
     fn on_socketio_packet(&mut self, now: Time, key: SessionKey, packet: socketio::Packet) {
+        if !self.takes_event(now, key) {
+            return;
+        }
         let found = self.find_in_session(key, packet.namespace());
         match (packet, found) {
             (socketio::Packet::Connect { namespace, auth }, None) => {
@@ -49,14 +52,12 @@ impl Hub {
                 self.remove_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
             }
             (socketio::Packet::Event { ack, args, .. }, Some(socket)) if self.is_in(socket) => {
-                if self.takes_event(now, key) {
-                    self.deliver(socket, Event::Event { socket, args, ack });
-                }
+                self.stats.events_in += 1;
+                self.deliver(socket, Event::Event { socket, args, ack });
             }
             (socketio::Packet::Ack { id, args, .. }, Some(socket)) if self.is_in(socket) => {
-                if self.takes_event(now, key) {
-                    self.on_ack(socket, id, args);
-                }
+                self.stats.events_in += 1;
+                self.on_ack(socket, id, args);
             }
             // A second CONNECT, a CONNECT_ERROR, or anything for a namespace it has not joined.
             (_, _) => self.close(now, key, DisconnectReason::ForcedServerClose),
@@ -77,10 +78,10 @@ impl Hub {
         })
     }
 
-    /// Takes one event off the session's allowance, or cuts the session.
+    /// Takes one packet off the session's allowance of events, or cuts the session. CONNECT and
+    /// DISCONNECT count too: they cost no less.
     fn takes_event(&mut self, now: Time, key: SessionKey) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return false };
-        self.stats.events_in += 1;
         let each = Duration::from_secs(1) / self.config.limits.events_per_second.max(1);
         let full_at = session.events_full_at.max(now) + each;
         if full_at.since(now) > Duration::from_secs(1) {
@@ -360,9 +361,7 @@ impl Hub {
             let mut walk = self.walk(broadcast, namespace, Leg::Polling);
             let mut slow = Vec::new();
             while let Some(member) = self.next_member(&mut walk) {
-                let Some(key) = self.sockets.get(member).map(|socket| socket.session) else {
-                    continue;
-                };
+                let key = member.session;
                 let Some(session) = self.sessions.get(key) else { continue };
                 if session.websocket.is_some() || broadcast.volatile && !session.takes_volatile() {
                     continue;

@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use super::{Config, Hub, NamespacePattern, NamespaceRule, Protocol, UpgradeFailure};
 use crate::{
     Command, Event, ExchangeId, Input, Output, Sid, SocketKey, Time, TransportId,
-    engineio::{PollStyle, RequestError, Version},
+    engineio::{PollStyle, RequestError, TransportName, Version},
     limit::{LimitKey, Limits},
     socketio::Args,
     wall::{
@@ -95,7 +95,7 @@ fn an_upgrade_that_takes_too_long_closes_the_websocket_only() {
     shell.text(websocket, "2probe");
     shell.advance(Duration::from_secs(10));
     assert_eq!(shell.closed.get(&websocket), Some(&None));
-    assert_eq!(shell.hub.session_transport(session), Some("polling"));
+    assert_eq!(shell.hub.session_transport(session), Some((TransportName::Polling, Version::V4)));
 }
 
 #[test]
@@ -192,6 +192,17 @@ fn eio3_clients_ping_and_eio4_clients_must_not() {
     shell.text(new, "2");
     assert_eq!(shell.closed.get(&new), Some(&None));
     assert_eq!(shell.last_disconnect(), DisconnectReason::TransportError);
+}
+
+#[test]
+fn a_client_that_pings_without_end_fills_no_queue() {
+    let mut shell = Shell::new(Config::default());
+    let (old, _) = shell.join_by_websocket(Version::V3, "/");
+    let before = shell.hub.timers.len();
+    for _ in 0..1000 {
+        shell.text(old, "2");
+    }
+    assert_eq!(shell.hub.timers.len(), before);
 }
 
 #[test]
@@ -527,7 +538,8 @@ fn each_limit_closes_the_session_and_is_counted_under_its_key() {
         }
     });
     check(LimitKey::EventsPerSecond, |shell, websocket, _| {
-        for _ in 0..3 {
+        // The CONNECT was the first.
+        for _ in 0..2 {
             shell.text(websocket, "42[\"x\"]");
         }
         assert_eq!(shell.hub.session_count(), 1);

@@ -145,3 +145,64 @@ impl fmt::Display for InvalidArgs {
 }
 
 impl std::error::Error for InvalidArgs {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(json: &str) -> Args {
+        Args::new(json).unwrap()
+    }
+
+    #[test]
+    fn the_name_is_the_first_element_unescaped() {
+        assert_eq!(args(r#"["msg",1]"#).name().as_deref(), Some("msg"));
+        assert_eq!(args(r#" [ "a\u0062\n" ]"#).name().as_deref(), Some("ab\n"));
+        assert_eq!(args("[17,1]").name().as_deref(), Some("17"));
+        for json in ["[]", "[null]", "[[\"a\"]]", "[{}]", "[true]"] {
+            assert_eq!(args(json).name(), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn the_rest_is_what_an_ack_echoes() {
+        for (json, rest) in [
+            (r#"["msg",1,{"a":[2]}]"#, r#"[1,{"a":[2]}]"#),
+            (r#"["a,]" , 2 ]"#, "[ 2 ]"),
+            (r#"["msg"]"#, "[]"),
+            (r#"["msg" ]"#, "[]"),
+            ("[]", "[]"),
+        ] {
+            assert_eq!(args(json).rest(), args(rest), "{json}");
+        }
+        let attached = vec![Bytes::from_static(b"x")];
+        let json = r#"["a",{"_placeholder":true,"num":0}]"#;
+        let args = Args::with_attachments(json, attached.clone()).unwrap();
+        assert_eq!(args.rest().attachments(), attached);
+        assert_eq!(args.bytes(), json.len() + 1);
+    }
+
+    #[test]
+    fn arguments_are_made_from_values() {
+        assert_eq!(Args::from_values(&[json!("a"), json!({"b": 1})]), args(r#"["a",{"b":1}]"#));
+        assert_eq!(Args::from_values(&[]), args("[]"));
+        assert_eq!(Args::event("a\"", &(1, "b")), Ok(args(r#"["a\"",1,"b"]"#)));
+        assert_eq!(Args::event("a", &[(); 0]), Ok(args(r#"["a"]"#)));
+        assert_eq!(Args::event("a", &1), Err(InvalidArgs));
+        assert_eq!(args("[1,\"b\"]").parse::<(u8, String)>().unwrap(), (1, "b".to_owned()));
+        let blob = Args::with_attachments(
+            json!(["a", Args::placeholder(0)]).to_string(),
+            vec![Bytes::from_static(b"x")],
+        );
+        assert!(blob.is_ok());
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused() {
+        for json in ["", "{}", "\"a\"", "[", "[1]]", "[\"a\"] x"] {
+            assert_eq!(Args::new(json), Err(InvalidArgs), "{json}");
+        }
+        let orphan = r#"["a",{"_placeholder":true,"num":0}]"#;
+        assert_eq!(Args::with_attachments(orphan, vec![]), Err(InvalidArgs));
+    }
+}

@@ -154,6 +154,7 @@ impl Decoder {
                 match json::check_value(payload) {
                     _ if payload.is_empty() => {}
                     Ok(Kind::Object | Kind::String) => {}
+                    Ok(Kind::Array | Kind::Number | Kind::Literal) if version == Version::V3 => {}
                     Ok(Kind::Array | Kind::Number | Kind::Literal) | Err(_) => {
                         return Err(DecodeError::InvalidPayload);
                     }
@@ -286,3 +287,234 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Option<Packet>, DecodeError> {
+        Decoder::new().decode_text(Version::V4, &Limits::default(), text.into())
+    }
+
+    fn read_v3(text: &str) -> Packet {
+        let packet = Decoder::new().decode_text(Version::V3, &Limits::default(), text.into());
+        packet.unwrap().unwrap()
+    }
+
+    fn event(namespace: &'static str, ack: Option<u64>, json: &str) -> Packet {
+        let namespace = ByteString::from_static(namespace);
+        Packet::Event { namespace, ack, args: Args::new(json).unwrap() }
+    }
+
+    #[test]
+    fn a_decoder_at_rest_is_one_word() {
+        assert_eq!(size_of::<Decoder>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn events_have_a_namespace_and_an_ack_id_if_they_say_so() {
+        for (text, packet) in [
+            ("2[\"a\",1]", event("/", None, "[\"a\",1]")),
+            ("212[\"a\"]", event("/", Some(12), "[\"a\"]")),
+            ("2/ns,[\"a\"]", event("/ns", None, "[\"a\"]")),
+            ("2/ns,0[\"a\"]", event("/ns", Some(0), "[\"a\"]")),
+            ("2/,[\"a\"]", event("/", None, "[\"a\"]")),
+            (
+                "2[5,\"numeric names are legal\"]",
+                event("/", None, "[5,\"numeric names are legal\"]"),
+            ),
+            ("2[\"\"]", event("/", None, "[\"\"]")),
+            ("2[\"a\",\"\\ud83d\"]", event("/", None, "[\"a\",\"\\ud83d\"]")),
+            ("218446744073709551615[\"a\"]", event("/", Some(u64::MAX), "[\"a\"]")),
+        ] {
+            assert_eq!(read(text), Ok(Some(packet)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_event_shares_the_frame_it_came_in() {
+        for length in [10, 5_000] {
+            let text = ByteString::from(format!("2[\"a\",\"{}\"]", "x".repeat(length)));
+            let whole = text.as_bytes().as_ptr_range();
+            let packet = Decoder::new().decode_text(Version::V4, &Limits::default(), text).unwrap();
+            let Some(Packet::Event { args, .. }) = packet else { panic!("an event") };
+            let part = args.json().as_bytes().as_ptr_range();
+            assert_eq!((part.start, part.end), (whole.start.wrapping_add(1), whole.end));
+        }
+    }
+
+    #[test]
+    fn a_namespace_ends_at_a_comma_or_at_the_end() {
+        for text in ["0/random", "0/random,"] {
+            let namespace = ByteString::from_static("/random");
+            assert_eq!(read(text), Ok(Some(Packet::Connect { namespace, auth: None })), "{text}");
+        }
+        let namespace = ByteString::from_static("/ns");
+        assert_eq!(read("1/ns,"), Ok(Some(Packet::Disconnect { namespace })));
+        assert_eq!(read("1"), Ok(Some(Packet::Disconnect { namespace: Packet::ROOT })));
+        let query = ByteString::from_static("/a?b=c");
+        let packet = Packet::Connect { namespace: query, auth: None };
+        assert_eq!(read("0/a?b=c"), Ok(Some(packet)), "a query is part of the name in Socket.IO 5");
+    }
+
+    #[test]
+    fn the_payload_of_connect_is_an_object_or_nothing() {
+        let auth = Some(ByteString::from_static("{\"token\":\"x\"}"));
+        let packet = Packet::Connect { namespace: Packet::ROOT, auth };
+        assert_eq!(read("0{\"token\":\"x\"}"), Ok(Some(packet)));
+        for text in ["0[]", "0null", "0\"a\"", "0{", "01x", "0/ns,[]", "0true", "0{}{}"] {
+            assert_eq!(read(text), Err(DecodeError::InvalidPayload), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_reference_closes_for_is_refused() {
+        use DecodeError::{
+            InvalidAckId, InvalidAttachmentCount, InvalidPayload, ReservedName, TooManyAttachments,
+            UnknownType,
+        };
+        for (text, error) in [
+            ("", UnknownType),
+            ("7[\"a\"]", UnknownType),
+            ("a", UnknownType),
+            (" ", UnknownType),
+            ("é", UnknownType),
+            ("2{}", InvalidPayload),
+            ("2abc[\"a\"]", InvalidPayload),
+            ("2[]", InvalidPayload),
+            ("2", InvalidPayload),
+            ("2[null]", InvalidPayload),
+            ("2[{\"a\":1}]", InvalidPayload),
+            ("2[[\"a\"]]", InvalidPayload),
+            ("2[\"a\"", InvalidPayload),
+            ("2[\"a\"]x", InvalidPayload),
+            ("2\"a\"", InvalidPayload),
+            ("2/ns", InvalidPayload),
+            ("2-1[\"a\"]", InvalidPayload),
+            ("1{}", InvalidPayload),
+            ("3/ns,1{}", InvalidPayload),
+            ("3[\"a\"]", InvalidAckId),
+            ("299999999999999999999[\"a\"]", InvalidAckId),
+            ("4[]", InvalidPayload),
+            ("4null", InvalidPayload),
+            ("2[\"connect\"]", ReservedName),
+            ("2[\"connect_error\"]", ReservedName),
+            ("2[\"disconnect\"]", ReservedName),
+            ("2[\"disconnecting\"]", ReservedName),
+            ("2[\"newListener\"]", ReservedName),
+            ("2[\"removeListener\"]", ReservedName),
+            ("2[\"\\u0063onnect\"]", ReservedName),
+            ("51-[\"connect\"]", ReservedName),
+            ("5", InvalidAttachmentCount),
+            ("5[\"a\"]", InvalidAttachmentCount),
+            ("5-[\"a\"]", InvalidAttachmentCount),
+            ("51[\"a\"]", InvalidAttachmentCount),
+            ("51", InvalidAttachmentCount),
+            ("5a-[\"a\"]", InvalidAttachmentCount),
+            ("5-1-[\"a\"]", InvalidAttachmentCount),
+            ("50-[\"a\"]", InvalidAttachmentCount),
+            ("511-[\"a\"]", TooManyAttachments),
+            ("599999999999999999999999-[\"a\"]", TooManyAttachments),
+        ] {
+            assert_eq!(read(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn attachments_follow_their_packet_and_nothing_else_does() {
+        let limits = Limits::default();
+        let mut decoder = Decoder::new();
+        let json = "[\"a\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]";
+        let text = ByteString::from(format!("52-/ns,7{json}"));
+        assert_eq!(decoder.decode_text(Version::V4, &limits, text.clone()), Ok(None));
+        assert!(decoder.is_pending());
+        assert_eq!(decoder.decode_binary(Bytes::from_static(b"x")), Ok(None));
+        let attachments = vec![Bytes::from_static(b"x"), Bytes::from_static(b"y")];
+        let packet = Packet::Event {
+            namespace: ByteString::from_static("/ns"),
+            ack: Some(7),
+            args: Args::with_attachments(json, attachments).unwrap(),
+        };
+        assert_eq!(decoder.decode_binary(Bytes::from_static(b"y")), Ok(Some(packet)));
+        assert!(!decoder.is_pending());
+        let stray = decoder.decode_binary(Bytes::from_static(b"z"));
+        assert_eq!(stray, Err(DecodeError::UnexpectedBinary));
+        assert_eq!(decoder.decode_text(Version::V4, &limits, text), Ok(None));
+        let early = decoder.decode_text(Version::V4, &limits, "2[\"b\"]".into());
+        assert_eq!(early, Err(DecodeError::AttachmentsMissing));
+    }
+
+    #[test]
+    fn a_binary_ack_has_type_6() {
+        let mut decoder = Decoder::new();
+        let text = "61-3[{\"_placeholder\":true,\"num\":0}]".into();
+        assert_eq!(decoder.decode_text(Version::V4, &Limits::default(), text), Ok(None));
+        let packet = decoder.decode_binary(Bytes::from_static(b"x")).unwrap();
+        assert!(matches!(packet, Some(Packet::Ack { id: 3, .. })));
+    }
+
+    #[test]
+    fn placeholders_are_checked_in_binary_packets_only() {
+        let text = "51-[\"a\",{\"_placeholder\":true,\"num\":1}]";
+        assert_eq!(read(text), Err(DecodeError::InvalidPlaceholder));
+        let json = "[\"a\",{\"_placeholder\":true,\"num\":1}]";
+        assert_eq!(read(&format!("2{json}")), Ok(Some(event("/", None, json))));
+    }
+
+    #[test]
+    fn as_many_attachments_as_the_limit_says() {
+        assert_eq!(read("510-[\"a\"]"), Ok(None));
+        assert_eq!(read("5010-[\"a\"]"), Ok(None), "JavaScript reads a leading zero so");
+        let limits = Limits { attachments: 1, ..Limits::default() };
+        let mut decoder = Decoder::new();
+        let result = decoder.decode_text(Version::V4, &limits, "52-[\"a\"]".into());
+        assert_eq!(result, Err(DecodeError::TooManyAttachments));
+    }
+
+    #[test]
+    fn socket_io_4_says_in_a_query_what_it_has_to_say() {
+        let namespace = ByteString::from_static("/admin");
+        let auth = Some(ByteString::from_static("{\"a\":\"b c\",\"token\":\"1\"}"));
+        let packet = Packet::Connect { namespace: namespace.clone(), auth };
+        assert_eq!(read_v3("0/admin?token=1&a=b+c"), packet);
+        assert_eq!(read_v3("0/admin?token=1&a=b+c,"), packet);
+        assert_eq!(read_v3("0/admin"), Packet::Connect { namespace, auth: None });
+        assert_eq!(read_v3("2/admin?token=1,5[\"a\"]"), event("/admin", Some(5), "[\"a\"]"));
+        assert_eq!(
+            read_v3("4\"no\""),
+            Packet::ConnectError { namespace: Packet::ROOT, data: "\"no\"".into() }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_are_read_or_refused(
+            messages in proptest::collection::vec(
+                prop_oneof![
+                    "[0-7]{1,2}-?(/[a-z?]{0,2},)?[0-9]{0,2}[\\[\\]{}\":,a-z0-9_]{0,12}".prop_map(Ok),
+                    any::<String>().prop_map(Ok),
+                    any::<Vec<u8>>().prop_map(Err),
+                ],
+                0..6,
+            ),
+        ) {
+            for version in [Version::V3, Version::V4] {
+                let mut decoder = Decoder::new();
+                for message in &messages {
+                    let read = match message {
+                        Ok(text) => {
+                            let text = text.as_str().into();
+                            decoder.decode_text(version, &Limits::default(), text)
+                        }
+                        Err(bytes) => decoder.decode_binary(bytes.clone().into()),
+                    };
+                    if read.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

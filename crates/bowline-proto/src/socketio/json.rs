@@ -505,3 +505,239 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn valid(text: &str) -> bool {
+        check_value(text).is_ok()
+    }
+
+    /// Whether serde_json, asked for nothing but syntax, agrees.
+    fn serde_valid(text: &str) -> bool {
+        serde_json::from_str::<IgnoredAny>(text).is_ok()
+    }
+
+    #[test]
+    fn syntax_is_that_of_json() {
+        for text in [
+            "0",
+            "-0",
+            "1.5e-7",
+            "1E+9",
+            "\"\"",
+            "\"a\\u00e9\\n\\/\"",
+            "\"\\ud83d\"",
+            "true",
+            "false",
+            "null",
+            "[]",
+            "{}",
+            " [ 1 , {\"a\" : [ ] } ] ",
+            "{\"a\":{\"b\":[{}]}}",
+            "\"é😀\u{7f}\"",
+            "[[],[]]",
+            "[{},{}]",
+        ] {
+            assert!(valid(text), "{text}");
+            assert!(serde_valid(text), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "+1",
+            "--1",
+            "0x1",
+            "NaN",
+            "nul",
+            "nullx",
+            "tru",
+            "\"",
+            "\"\\\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12",
+            "\"\n\"",
+            "\"\u{1}\"",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "{",
+            "{}}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\":1]",
+            "[1}",
+            "[[]",
+            "[]]",
+            "1 2",
+            "'a'",
+            "\u{a0}1",
+            "[[1,]]",
+            "[{\"a\":1,}]",
+            "[[,]]",
+            "{\"a\" 1}",
+            "{,}",
+        ] {
+            assert!(!valid(text), "{text}");
+            assert!(!serde_valid(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_million_levels_need_no_stack() {
+        for depth in [INLINE_DEPTH - 1, INLINE_DEPTH, INLINE_DEPTH + 1, 1_000_000] {
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert!(valid(&text), "{depth}");
+            let text = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+            assert!(valid(&text), "{depth}");
+            assert!(!valid(&"[".repeat(depth)), "{depth}");
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth + 1));
+            assert!(!valid(&text), "{depth}");
+            let text = format!("{}{}", "[".repeat(depth), "}".repeat(depth));
+            assert!(!valid(&text), "{depth}");
+        }
+    }
+
+    #[test]
+    fn levels_beyond_the_inline_ones_keep_their_kind() {
+        let open = "[{\"a\":".repeat(INLINE_DEPTH);
+        let close = "}]".repeat(INLINE_DEPTH);
+        assert!(valid(&format!("{open}1{close}")));
+        assert!(valid(&format!("{open}1,\"b\":2{close}")));
+        assert!(!valid(&format!("{open}1,2{close}")));
+    }
+
+    #[test]
+    fn the_first_element_is_told_apart() {
+        let first = |text| check_array(text, None).unwrap();
+        assert_eq!(first(" [ \"a\\\"]\" , 2]"), Some((Kind::String, "\"a\\\"]\"")));
+        assert_eq!(first("[-1.5e3]"), Some((Kind::Number, "-1.5e3")));
+        assert_eq!(first("[[1],2]"), Some((Kind::Array, "[1]")));
+        assert_eq!(first("[ ]"), None);
+        assert_eq!(check_array("{}", None), Err(Fault::Syntax));
+        assert_eq!(check_array("[1]x", None), Err(Fault::Syntax));
+        assert_eq!(check_array("[] ]", None), Err(Fault::Syntax));
+        assert_eq!(split_first("[\"a\" , 2]"), Some(((Kind::String, "\"a\""), ", 2]")));
+        assert_eq!(split_first("[]"), None);
+    }
+
+    #[test]
+    fn strings_are_unescaped_and_lone_surrogates_replaced() {
+        for (literal, text) in [
+            (r#""plain é""#, "plain é"),
+            (r#""\"\\\/\b\f\n\r\t""#, "\"\\/\u{8}\u{c}\n\r\t"),
+            (r#""\u0041\u00e9""#, "Aé"),
+            (r#""\ud83d\ude00!""#, "😀!"),
+            (r#""\ud83d""#, "\u{fffd}"),
+            (r#""\ude00\ud83d\n""#, "\u{fffd}\u{fffd}\n"),
+        ] {
+            assert_eq!(unescape(literal), text, "{literal}");
+        }
+    }
+
+    #[test]
+    fn placeholders_must_name_an_attachment() {
+        let check = |text: &str| check_array(text, Some(2)).map(|_| ());
+        for text in [
+            "[\"a\"]",
+            "[{\"_placeholder\":true,\"num\":0},{\"num\":1,\"_placeholder\":true}]",
+            "[{\"a\":[{\"b\":{\"_placeholder\":true,\"num\":1.0}}]}]",
+            "[{\"_placeholder\":false,\"num\":9}]",
+            "[{\"_placeholder\":\"true\",\"num\":9}]",
+            "[{\"_placeholder\":true,\"num\":9,\"num\":0}]",
+            "[{\"_placeholder\":true,\"_placeholder\":[]}]",
+            "[{\"num\":9}]",
+            "[true,{\"_placeholder\" : true , \"num\" : 1e0 }]",
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+        for text in [
+            "[{\"_placeholder\":true}]",
+            "[{\"_placeholder\":true,\"num\":2}]",
+            "[{\"_placeholder\":true,\"num\":-1}]",
+            "[{\"_placeholder\":true,\"num\":0.5}]",
+            "[{\"_placeholder\":true,\"num\":\"0\"}]",
+            "[{\"_placeholder\":true,\"num\":null}]",
+            "[{\"_placeholder\":true,\"num\":[0]}]",
+            "[{\"_placeholder\":true,\"num\":0,\"num\":{}}]",
+            "[{\"_placeholder\":true,\"num\":1e999}]",
+            "[[[{\"a\":{\"_placeholder\":true,\"num\":7}}]]]",
+            "[{\"\\u005fplaceholder\":true,\"num\":7}]",
+            "[{\"num\":0,\"_placeholder\":true,\"n\\u0075m\":5}]",
+        ] {
+            assert_eq!(check(text), Err(Fault::Placeholder), "{text}");
+        }
+        assert!(check_array("[{\"_placeholder\":true,\"num\":9}]", None).is_ok(), "plain data");
+    }
+
+    proptest! {
+        #[test]
+        fn serde_agrees_on_likely_text(text in "[\\[\\]{}:,\"\\\\u0-9a-f.eE+\\- tnrl\u{1}é]{0,24}") {
+            prop_assert_eq!(valid(&text), serde_valid(&text), "{}", text);
+        }
+
+        #[test]
+        fn serde_agrees_on_cut_and_changed_json(
+            values in proptest::collection::vec(value(), 1..4),
+            at: proptest::sample::Index,
+            change in "[\\[\\]{}:,\"\\\\0e.\u{1}]?",
+        ) {
+            let mut text = serde_json::to_string(&values).unwrap();
+            prop_assert!(valid(&text));
+            let at = at.index(text.len());
+            if let Some(char) = text.get(at..).and_then(|rest| rest.chars().next()) {
+                text.replace_range(at..at + char.len_utf8(), &change);
+            }
+            prop_assert_eq!(valid(&text), serde_valid(&text), "{}", text);
+        }
+
+        #[test]
+        fn strings_come_back(text: String) {
+            let literal = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(check_value(&literal), Ok(Kind::String));
+            prop_assert_eq!(unescape(&literal), text);
+        }
+
+        #[test]
+        fn plain_runs_end_at_the_first_special_byte(bytes: Vec<u8>) {
+            let simple = bytes.iter().position(|byte| *byte < 0x20 || b"\"\\".contains(byte));
+            prop_assert_eq!(plain_run(&bytes), simple.unwrap_or(bytes.len()));
+        }
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::{Map, Value};
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let pairs = proptest::collection::vec((any::<String>(), inner.clone()), 0..4);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..4).prop_map(Value::from),
+                pairs.prop_map(|pairs| Value::Object(pairs.into_iter().collect::<Map<_, _>>())),
+            ]
+        })
+    }
+}

@@ -7,8 +7,9 @@
 //!
 //! Sources: the protocol document of `socketio/socket.io-protocol`, and the behaviour of
 //! socket.io-parser 4.2.7 where it is silent. Intended differences from it: a type or an ack id made
-//! of white space is refused (the reference takes it for 0), an ack id must fit in 64 bits, and the
-//! `num` of a placeholder must be an integer.
+//! of white space is refused (the reference takes it for 0), so are an event without arguments and an
+//! ack without an id (it ignores them), an ack id must fit in 64 bits, and the `num` of a placeholder
+//! must be an integer.
 
 mod args;
 mod decode;

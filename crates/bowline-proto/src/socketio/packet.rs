@@ -123,3 +123,110 @@ fn header(kind: &str, attachments: usize, namespace: &str, id: Option<u64>) -> S
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{limit::Limits, socketio::Decoder};
+
+    fn text(version: Version, packet: &Packet) -> String {
+        encode(version, packet).text.to_string()
+    }
+
+    fn admin() -> ByteString {
+        ByteString::from_static("/admin")
+    }
+
+    #[test]
+    fn packets_are_written_as_the_protocol_document_shows() {
+        let namespace = Packet::ROOT;
+        let args = Args::new(r#"["hello",1]"#).unwrap();
+        let sid = Some(ByteString::from_static("{\"sid\":\"x\"}"));
+        for (packet, expected) in [
+            (Packet::Connect { namespace: Packet::ROOT, auth: None }, "0"),
+            (Packet::Connect { namespace: admin(), auth: sid }, "0/admin,{\"sid\":\"x\"}"),
+            (Packet::Disconnect { namespace: admin() }, "1/admin,"),
+            (
+                Packet::Event { namespace: namespace.clone(), ack: None, args: args.clone() },
+                "2[\"hello\",1]",
+            ),
+            (
+                Packet::Event { namespace: admin(), ack: Some(12), args: args.clone() },
+                "2/admin,12[\"hello\",1]",
+            ),
+            (Packet::Ack { namespace: admin(), id: 456, args }, "3/admin,456[\"hello\",1]"),
+            (
+                Packet::ConnectError { namespace, data: "{\"message\":\"no\"}".into() },
+                "4{\"message\":\"no\"}",
+            ),
+        ] {
+            assert_eq!(text(Version::V4, &packet), expected);
+        }
+    }
+
+    #[test]
+    fn socket_io_4_has_no_payload_in_connect() {
+        let auth = Some(ByteString::from_static("{\"sid\":\"x\"}"));
+        let packet = Packet::Connect { namespace: admin(), auth };
+        assert_eq!(text(Version::V3, &packet), "0/admin,");
+    }
+
+    #[test]
+    fn attachments_are_counted_before_the_namespace() {
+        let json = json!(["a", Args::placeholder(0), Args::placeholder(1)]).to_string();
+        let attachments = vec![Bytes::from_static(b"x"), Bytes::from_static(b"y")];
+        let args = Args::with_attachments(json.clone(), attachments.clone()).unwrap();
+        let packet = Packet::Event { namespace: admin(), ack: Some(1), args: args.clone() };
+        let encoded = encode(Version::V4, &packet);
+        assert_eq!(encoded.text, format!("52-/admin,1{json}"));
+        assert_eq!(encoded.attachments, attachments);
+        assert_eq!(ack_header("/", 7, &args), "62-7");
+    }
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let namespace = prop_oneof![Just("/".to_owned()), "/[^,?]{0,8}"];
+        let name = "[^cdnr]{0,6}";
+        let ack = proptest::option::of(any::<u64>());
+        let attachments = proptest::collection::vec(any::<Vec<u8>>(), 0..3);
+        (namespace, name, ack, any::<String>(), attachments, 0..6_u8).prop_map(
+            |(namespace, name, ack, text, attachments, kind)| {
+                let namespace = ByteString::from(namespace);
+                let mut values = vec![json!(name), json!({ "text": text })];
+                values.extend((0..attachments.len()).map(Args::placeholder));
+                let attachments = attachments.into_iter().map(Bytes::from).collect();
+                let json = Args::from_values(&values).json;
+                let args = Args::with_attachments(json, attachments).unwrap();
+                let auth = json!({ "text": text }).to_string();
+                match kind {
+                    0 => Packet::Connect { namespace, auth: Some(auth.into()) },
+                    1 => Packet::Connect { namespace, auth: None },
+                    2 => Packet::Disconnect { namespace },
+                    3 => Packet::ConnectError { namespace, data: auth.into() },
+                    4 => Packet::Event { namespace, ack, args },
+                    _ => Packet::Ack { namespace, id: ack.unwrap_or_default(), args },
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(packets in proptest::collection::vec(packet(), 1..4)) {
+            let mut decoder = Decoder::new();
+            for packet in packets {
+                let encoded = encode(Version::V4, &packet);
+                let limits = Limits::default();
+                let mut read = decoder.decode_text(Version::V4, &limits, encoded.text).unwrap();
+                for attachment in encoded.attachments {
+                    prop_assert_eq!(read, None);
+                    read = decoder.decode_binary(attachment).unwrap();
+                }
+                prop_assert_eq!(read, Some(packet));
+                prop_assert!(!decoder.is_pending());
+            }
+        }
+    }
+}
