@@ -5,9 +5,11 @@
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc};
 
+use bytes::Bytes;
+
 use crate::{
     ExchangeId, Sid, SocketKey, Time, Timer, TransportId,
-    engineio::{Packet, PollStyle, TransportName, Version},
+    engineio::{self, Packet, PollStyle, TransportName, Version},
     socketio,
     wall::Handshake,
 };
@@ -59,7 +61,7 @@ impl Phase {
         use Phase::{Closed, Closing, Polling, Probed, Probing, WebSocket};
         match (self, step) {
             (Polling, Step::Attach) => Some(Probing),
-            (Probing, Step::Probe) => Some(Probed),
+            (Probing | Probed, Step::Probe) => Some(Probed),
             // A client that skips the probe is taken at its word, as the reference does.
             (Probing | Probed, Step::Upgrade) => Some(WebSocket),
             (Probing | Probed, Step::ProbeFailed) => Some(Polling),
@@ -142,6 +144,8 @@ pub(crate) struct Session {
     pub(crate) id: Sid,
     pub(crate) version: Version,
     pub(crate) phase: Phase,
+    /// Whether its client asked for base64 instead of binary messages (`b64`).
+    pub(crate) base64: bool,
     /// Whether its WebSocket negotiated permessage-deflate.
     pub(crate) deflate: bool,
     /// Its WebSocket, in [`Phase::WebSocket`].
@@ -185,6 +189,19 @@ impl Session {
 
     pub(crate) fn is_eio3(&self) -> bool {
         self.version == Version::V3
+    }
+
+    /// Whether packets are written for it one by one, not as frames that many share.
+    pub(crate) fn takes_packets(&self) -> bool {
+        self.websocket.is_none() || self.base64
+    }
+
+    /// The WebSocket frame that carries `packet`.
+    pub(crate) fn frame(&self, packet: &Packet) -> Bytes {
+        match self.base64 {
+            true => engineio::ws_frame_base64(self.version, packet),
+            false => engineio::ws_frame(self.version, packet),
+        }
     }
 
     /// What `timer` is set to, if it is.

@@ -60,6 +60,7 @@ impl Hub {
             id,
             version,
             phase,
+            base64: handshake.poll_style.base64,
             deflate,
             websocket,
             polling,
@@ -299,7 +300,8 @@ impl Hub {
         let Some(probe) = polling.probe else { return };
         session.websocket = Some(probe.transport);
         session.deflate = probe.deflate;
-        let (version, held) = (session.version, session.heartbeat == Heartbeat::Held);
+        let (version, base64) = (session.version, session.base64);
+        let held = session.heartbeat == Heartbeat::Held;
         self.count_leg(key, 1);
         self.stats.upgraded += 1;
         for exchange in [polling.get, polling.post].into_iter().flatten() {
@@ -315,7 +317,11 @@ impl Hub {
         }
         for packet in &polling.queue {
             self.stats.packets_out += 1;
-            self.send_one(probe.transport, engineio::ws_frame(version, packet));
+            let frame = match base64 {
+                true => engineio::ws_frame_base64(version, packet),
+                false => engineio::ws_frame(version, packet),
+            };
+            self.send_one(probe.transport, frame);
         }
         if held {
             self.send_ping(now, key);
@@ -423,14 +429,7 @@ impl Hub {
                 self.end(key, DisconnectReason::TransportError, Farewell::PLAIN);
             }
             (PacketKind::Close, _) => {
-                if let Some(polling) = session.polling.as_deref_mut()
-                    && let Some(exchange) = polling.get.take()
-                {
-                    self.by_exchange.remove(&exchange);
-                    let noop = [Packet::bare(PacketKind::Noop)];
-                    let body = payload::encode(session.version, &polling.style, noop.iter());
-                    self.respond(exchange, Response::Payload(body));
-                }
+                self.answer_poll(key);
                 self.end(key, DisconnectReason::TransportClose, Farewell::PLAIN);
             }
             (PacketKind::Open | PacketKind::Upgrade | PacketKind::Noop, _) => {}
@@ -439,19 +438,21 @@ impl Hub {
 
     /// Sends a packet on whatever serves the session, or queues it for the next poll.
     pub(super) fn transmit(&mut self, key: SessionKey, packet: Packet) {
-        let Some(session) = self.sessions.get(key) else { return };
-        if let Some(transport) = session.websocket {
-            self.stats.packets_out += 1;
-            let frame = engineio::ws_frame(session.version, &packet);
-            self.send_one(transport, frame);
-        } else if !self.queue(key, packet) {
+        if !self.pass(key, packet) {
             self.cut_slow(key);
         }
     }
 
-    /// Queues a packet for the next poll. Returns false if more waits now than may.
-    pub(super) fn queue(&mut self, key: SessionKey, packet: Packet) -> bool {
+    /// The same, but leaves it to the caller to cut a session for which more waits now than may,
+    /// which the return value false says.
+    pub(super) fn pass(&mut self, key: SessionKey, packet: Packet) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return true };
+        if let Some(transport) = session.websocket {
+            self.stats.packets_out += 1;
+            let frame = session.frame(&packet);
+            self.send_one(transport, frame);
+            return true;
+        }
         if session.phase == Phase::Closing {
             return true;
         }
@@ -627,13 +628,16 @@ impl Hub {
     /// Counts a session in or out of the leg that serves it.
     fn count_leg(&mut self, key: SessionKey, by: isize) {
         let Some(session) = self.sessions.get(key) else { return };
-        let count = if session.websocket.is_some() {
+        if session.websocket.is_some() {
             let eio3 = usize::from(session.is_eio3());
-            &mut self.census.websocket[eio3][usize::from(session.deflate)]
+            let count = &mut self.census.websocket[eio3][usize::from(session.deflate)];
+            *count = count.saturating_add_signed(by);
         } else {
-            &mut self.census.polling
-        };
-        *count = count.saturating_add_signed(by);
+            self.census.polling = self.census.polling.saturating_add_signed(by);
+        }
+        if session.takes_packets() {
+            self.census.by_packet = self.census.by_packet.saturating_add_signed(by);
+        }
     }
 
     fn client_ping_deadline(&self, now: Time) -> Time {

@@ -85,6 +85,9 @@ pub struct SocketView<'a> {
 #[derive(Debug, Default, Clone, Copy)]
 struct Census {
     polling: usize,
+    /// Sessions that take their packets one by one: those that poll, and WebSockets that want
+    /// base64.
+    by_packet: usize,
     /// By EIO 3 and by deflate.
     websocket: [[usize; 2]; 2],
 }

@@ -383,8 +383,6 @@ pub struct Walk {
 pub(crate) enum Leg {
     /// Any session.
     Any,
-    /// Sessions that are not served by a WebSocket.
-    Polling,
     /// Sessions on a WebSocket; `None` where the encoding does not depend on it.
     WebSocket { eio3: Option<bool>, deflate: Option<bool> },
 }
@@ -394,9 +392,9 @@ impl Leg {
         let websocket = session.phase == Phase::WebSocket;
         match self {
             Self::Any => true,
-            Self::Polling => !websocket,
             Self::WebSocket { eio3, deflate } => {
                 websocket
+                    && !session.base64
                     && eio3.is_none_or(|eio3| eio3 == session.is_eio3())
                     && deflate.is_none_or(|deflate| deflate == session.deflate)
             }

@@ -106,7 +106,8 @@ impl Hub {
         let rule = self.config.namespaces.iter().find(|rule| rule.pattern.matches(&name));
         let Some(handler) = rule.map(|rule| rule.handler) else {
             self.stats.connects_refused += 1;
-            self.connect_error(key, name, "Invalid namespace", None);
+            let data = ByteString::from_static("{\"message\":\"Invalid namespace\"}");
+            self.transmit_packet(key, &socketio::Packet::ConnectError { namespace: name, data });
             return;
         };
         let namespace = self.namespaces.find_or_make(&name, handler);
@@ -310,7 +311,9 @@ impl Hub {
         let Some(session) = self.sessions.get(socket.session) else { return };
         let head = head(&namespace.name);
         let session_key = socket.session;
-        if let Some(transport) = session.websocket {
+        if let Some(transport) = session.websocket
+            && !session.base64
+        {
             self.stats.packets_out += 1 + args.attachments.len() as u64;
             let frame = frames(&head, args, session.is_eio3(), session.deflate);
             self.send_one(transport, frame);
@@ -356,18 +359,18 @@ impl Hub {
     fn fan_out(&mut self, broadcast: &Broadcast, namespace: NamespaceKey) {
         let args = &broadcast.args;
         let head = socketio::event_header(&broadcast.namespace, None, args);
-        if self.census.polling > 0 {
+        if self.census.by_packet > 0 {
             let packets = packets(&head, args);
-            let mut walk = self.walk(broadcast, namespace, Leg::Polling);
+            let mut walk = self.walk(broadcast, namespace, Leg::Any);
             let mut slow = Vec::new();
             while let Some(member) = self.next_member(&mut walk) {
                 let key = member.session;
                 let Some(session) = self.sessions.get(key) else { continue };
-                if session.websocket.is_some() || broadcast.volatile && !session.takes_volatile() {
+                if !session.takes_packets() || broadcast.volatile && !session.takes_volatile() {
                     continue;
                 }
                 for packet in &packets {
-                    if !self.queue(key, packet.clone()) {
+                    if !self.pass(key, packet.clone()) {
                         slow.push(key);
                     }
                 }

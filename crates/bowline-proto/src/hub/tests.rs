@@ -314,7 +314,7 @@ fn eio3_joins_the_root_namespace_unasked_and_hears_errors_as_bare_json() {
     shell.text(websocket, "40/refused");
     assert_eq!(
         shell.sent(websocket),
-        ["40", "44/nowhere,\"Invalid namespace\"", "44/refused,{\"code\":7}"]
+        ["40", "44/nowhere,{\"message\":\"Invalid namespace\"}", "44/refused,{\"code\":7}"]
     );
 }
 
