@@ -56,9 +56,8 @@ pub struct Config {
     /// upload of [`Limits::max_payload_bytes`] at 50 KB/s.
     pub post_timeout: Duration,
     /// What the session may hold. A client uses `max_payload_bytes` (a POST is no larger, nor than
-    /// what the server allows; the shell bounds what it receives by it), `packets_per_payload`,
-    /// `attachments`, `namespaces_per_session`, `pending_acks_per_session` and
-    /// `queued_bytes_per_session`.
+    /// what the server allows), `packets_per_payload`, `attachments`, `namespaces_per_session`,
+    /// `pending_acks_per_session` and `queued_bytes_per_session`.
     pub limits: Limits,
 }
 

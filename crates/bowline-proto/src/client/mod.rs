@@ -20,6 +20,8 @@
 mod config;
 mod engine;
 mod namespaces;
+#[cfg(test)]
+mod pair;
 mod phase;
 #[cfg(test)]
 mod tests;
@@ -87,8 +89,7 @@ pub enum Input {
 /// How an HTTP request ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
-    /// With a response and its whole body, of which at most
-    /// [`max_payload_bytes`](crate::limit::Limits::max_payload_bytes) were read.
+    /// With a response and its whole body. The shell bounds what it reads.
     Answered {
         status: u16,
         body: Bytes,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::{prelude::*, sample::Index};
+
 use super::*;
 
 const OPEN: &str = r#"0{"sid":"S","upgrades":["websocket"],"pingInterval":300,"pingTimeout":200,"maxPayload":1000000}"#;
@@ -422,6 +424,97 @@ fn a_frame_is_written_masked() {
     );
     assert_eq!(out, b"\x81\x82\0\0\0\x0142");
 }
+
+proptest! {
+    #[test]
+    fn whatever_a_server_says_the_session_ends_once_and_no_ack_is_forgotten(
+        version in prop_oneof![Just(Version::V3), Just(Version::V4)],
+        transports in prop_oneof![
+            Just(Transports::Polling),
+            Just(Transports::WebSocket),
+            Just(Transports::Upgrade),
+        ],
+        inputs in proptest::collection::vec((any::<u8>(), any::<Index>(), any::<Index>()), 0..60),
+    ) {
+        let mut peer = Peer::new(transports, version);
+        let mut outputs = peer.input(join("/", None));
+        outputs.extend(peer.input(Input::Open));
+        let mut tokens = 0;
+        for (kind, first, second) in inputs {
+            let said = [*first.get(&SAID), *second.get(&SAID)];
+            outputs.extend(match kind % 12 {
+                0..=2 if peer.get.is_some() => peer.answer_get(&said.join("\u{1e}")),
+                0..=2 if peer.get.is_none() => peer.hear(said[0]),
+                3 if peer.post.is_some() => peer.answer_post(),
+                4 => peer.input(Input::WebSocketOpened),
+                5 => peer.hear("3probe"),
+                6 => peer.input(Input::Message(Message::Binary(Bytes::from_static(b"\x04x")))),
+                7 => {
+                    let ack = Some(AckRequest { token: tokens, timeout: 300 * MS });
+                    tokens += 1;
+                    let args = Args::new(r#"["q"]"#).unwrap();
+                    peer.input(Input::Emit { namespace: "/".into(), args, ack })
+                }
+                8 => {
+                    peer.now += MS * u32::from(kind);
+                    peer.input(Input::Timeout)
+                }
+                9 if kind < 40 => peer.lose_websocket(),
+                10 => peer.input(join("/a", None)),
+                11 if kind < 40 => peer.input(Input::Leave { namespace: "/".into() }),
+                _ => Vec::new(),
+            });
+            if peer.client.phase() == Phase::Closed {
+                break;
+            }
+        }
+        outputs.extend(peer.input(Input::Close));
+        while peer.client.phase() != Phase::Closed {
+            let (at, _) = peer.client.poll_timeout().expect("closing has a deadline");
+            peer.now = at;
+            outputs.extend(peer.input(Input::Timeout));
+        }
+        outputs.extend(peer.hear("4late"));
+        prop_assert!(outputs.last().unwrap().starts_with("Closed"), "{outputs:?}");
+        let closed = outputs.iter().filter(|output| output.starts_with("Closed"));
+        prop_assert_eq!(closed.count(), 1);
+        for token in 0..tokens {
+            let ack = format!("Ack / {token} ");
+            let acks = outputs.iter().filter(|output| output.starts_with(&ack));
+            prop_assert_eq!(acks.count(), 1, "{} in {:?}", token, outputs);
+        }
+        prop_assert_eq!(peer.client.poll_timeout(), None);
+        prop_assert_eq!(peer.client.queued_bytes(), 0);
+    }
+}
+
+/// What a server may say, and what it may not.
+const SAID: [&str; 24] = [
+    OPEN,
+    OPEN,
+    OPEN,
+    OPEN,
+    OPEN_ALONE,
+    r#"40{"sid":"P"}"#,
+    r#"40{"sid":"P"}"#,
+    "40",
+    "2",
+    "3",
+    "6",
+    "6",
+    "1",
+    "41",
+    r#"40/a,{"sid":"A"}"#,
+    r#"41/a,"#,
+    r#"42["x"]"#,
+    r#"427["x"]"#,
+    r#"430["y"]"#,
+    r#"431[]"#,
+    r#"44{"message":"no"}"#,
+    r#"451-["b",{"_placeholder":true,"num":0}]"#,
+    "bAQID",
+    "nonsense",
+];
 
 /// A client, its clock, and the requests it has under way.
 struct Peer {

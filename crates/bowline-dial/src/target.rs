@@ -1,0 +1,106 @@
+//! Where a connection goes.
+
+use std::time::Duration;
+
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{ConnectError, Options};
+
+/// One server, and how it is spoken to.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    host: String,
+    port: u16,
+    /// The value of `Host`.
+    pub(crate) authority: String,
+    pub(crate) headers: Vec<(String, String)>,
+    connect_timeout: Duration,
+    pub(crate) max_message_bytes: usize,
+}
+
+/// What a URL says besides the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub(crate) namespace: String,
+    pub(crate) query: String,
+}
+
+impl Target {
+    pub(crate) fn parse(url: &str, options: &Options) -> Result<(Self, Rest), ConnectError> {
+        let uri = url.parse::<http::Uri>().map_err(|_| ConnectError::InvalidUrl)?;
+        let port = match uri.scheme_str() {
+            Some("http" | "ws") => uri.port_u16().unwrap_or(80),
+            Some("https" | "wss") => return Err(ConnectError::TlsUnsupported),
+            Some(_) | None => return Err(ConnectError::InvalidUrl),
+        };
+        let authority = uri.authority().ok_or(ConnectError::InvalidUrl)?;
+        // Credentials in a URL end up in logs; they belong into a header.
+        if authority.as_str().contains('@') {
+            return Err(ConnectError::InvalidUrl);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let mut headers = options.headers.clone();
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
+            let agent = concat!("bowline/", env!("CARGO_PKG_VERSION"));
+            headers.push(("user-agent".to_owned(), agent.to_owned()));
+        }
+        let target = Self {
+            host,
+            port,
+            authority: authority.as_str().to_owned(),
+            headers,
+            connect_timeout: options.connect_timeout,
+            max_message_bytes: options.max_message_bytes,
+        };
+        let namespace = if uri.path().is_empty() { "/" } else { uri.path() }.to_owned();
+        Ok((target, Rest { namespace, query: uri.query().unwrap_or_default().to_owned() }))
+    }
+
+    /// Opens a TCP connection in time.
+    pub(crate) async fn connect(&self) -> Result<TcpStream, String> {
+        let connecting = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = self.in_time("connecting", connecting).await?;
+        // A small packet must not wait for the acknowledgement of the last one.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    /// Gives something that belongs to opening a connection its time.
+    pub(crate) async fn in_time<T, E: std::fmt::Display>(
+        &self,
+        what: &str,
+        doing: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, String> {
+        match timeout(self.connect_timeout, doing).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(format!("{what} to {}: {error}", self.authority)),
+            Err(_) => Err(format!("{what} to {} took too long", self.authority)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_server_namespace_and_query() {
+        let parse = |url| Target::parse(url, &Options::default());
+        let (target, rest) = parse("http://example.com/admin?token=1").unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("example.com", 80));
+        assert_eq!(rest, Rest { namespace: "/admin".to_owned(), query: "token=1".to_owned() });
+        let (target, rest) = parse("ws://[::1]:8000").unwrap();
+        assert_eq!((target.host.as_str(), target.port), ("::1", 8000));
+        assert_eq!(target.authority, "[::1]:8000");
+        assert_eq!(rest, Rest { namespace: "/".to_owned(), query: String::new() });
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_dialled_is_refused() {
+        let error = |url| Target::parse(url, &Options::default()).unwrap_err();
+        assert_eq!(error("https://example.com"), ConnectError::TlsUnsupported);
+        for url in ["", "example.com", "/path", "ftp://example.com", "http://user:pw@example.com"] {
+            assert_eq!(error(url), ConnectError::InvalidUrl, "{url}");
+        }
+    }
+}

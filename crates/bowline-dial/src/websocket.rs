@@ -1,0 +1,280 @@
+//! The WebSocket of a connection: dialled, read, written, closed.
+
+use std::{future, io, sync::Arc};
+
+use bowline_proto::{
+    client::write_frame,
+    engineio::{Packet, Version},
+    wall::Lost,
+    websocket::{
+        DecodeConfig, Decoder, Incoming, Message, OpCode, Role, close_frame, encode,
+        handshake::ClientHandshake,
+    },
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    entropy::Entropy,
+    limit::{KEPT_WRITE_BYTES, READ_BYTES, WEBSOCKET_CLOSE_MAX},
+    target::Target,
+};
+
+/// The one WebSocket that a session has at most.
+pub(crate) struct WebSocket {
+    state: State,
+    entropy: Entropy,
+    /// WebSockets that were given up and are being closed.
+    closing: JoinSet<()>,
+}
+
+enum State {
+    None,
+    Dialling(JoinSet<Result<Open, String>>),
+    Open(Box<Open>),
+}
+
+/// A connection whose handshake is done.
+pub(crate) struct Open {
+    stream: TcpStream,
+    decoder: Decoder,
+    config: DecodeConfig,
+    /// Bytes that are to be decoded: at first, what came with the handshake's answer.
+    input: Vec<u8>,
+    out: Vec<u8>,
+    written: usize,
+}
+
+/// What happened to it.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Opened,
+    Message(Message),
+    Lost { why: Lost, detail: String },
+}
+
+impl WebSocket {
+    pub(crate) fn new() -> Self {
+        Self { state: State::None, entropy: Entropy::new(), closing: JoinSet::new() }
+    }
+
+    /// Begins to open it.
+    pub(crate) fn dial(&mut self, target: Arc<Target>, path: String) {
+        let key = self.entropy.bytes();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let handshake = handshake(&target, &path, key);
+            target.in_time("opening a WebSocket", handshake).await
+        });
+        self.state = State::Dialling(task);
+    }
+
+    /// Queues a packet; [`flush`](Self::flush) sends it.
+    pub(crate) fn send(&mut self, version: Version, packet: &Packet) {
+        if let State::Open(open) = &mut self.state {
+            write_frame(&mut open.out, version, packet, self.entropy.bytes());
+        }
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        match &self.state {
+            State::Open(open) => open.out.len() - open.written,
+            State::None | State::Dialling(_) => 0,
+        }
+    }
+
+    /// Writes what can be written at once.
+    pub(crate) fn flush(&mut self) -> Option<Heard> {
+        let State::Open(open) = &mut self.state else { return None };
+        let error = open.try_write().err()?;
+        Some(self.lose(Lost::Failed, format!("writing: {error}")))
+    }
+
+    /// Waits until something can be done; [`take`](Self::take) does it. Waits for ever if there is
+    /// no WebSocket. Nothing is lost if it is dropped.
+    pub(crate) async fn ready(&mut self, may_read: bool) -> Ready {
+        match &mut self.state {
+            State::None => future::pending().await,
+            State::Dialling(task) => match task.join_next().await {
+                Some(Ok(Ok(open))) => Ready::Opened(Box::new(open)),
+                Some(Ok(Err(detail))) => Ready::Failed(detail),
+                Some(Err(error)) => Ready::Failed(error.to_string()),
+                None => future::pending().await,
+            },
+            State::Open(open) => {
+                if may_read && !open.input.is_empty() {
+                    return Ready::Open;
+                }
+                tokio::select! {
+                    // An error is found again by the read or write that follows.
+                    _ = open.stream.readable(), if may_read => Ready::Open,
+                    _ = open.stream.writable(), if open.written < open.out.len() => Ready::Open,
+                    else => future::pending().await,
+                }
+            }
+        }
+    }
+
+    /// Does what [`ready`](Self::ready) waited for and says what happened.
+    pub(crate) fn take(&mut self, ready: Ready, may_read: bool) -> Vec<Heard> {
+        match ready {
+            Ready::Opened(open) => {
+                self.state = State::Open(open);
+                vec![Heard::Opened]
+            }
+            Ready::Failed(detail) => vec![self.lose(Lost::Failed, detail)],
+            Ready::Open => {
+                let mut heard = Vec::new();
+                heard.extend(self.flush());
+                if may_read {
+                    self.read(&mut heard);
+                }
+                heard
+            }
+        }
+    }
+
+    /// Reads once and decodes all of it.
+    fn read(&mut self, heard: &mut Vec<Heard>) {
+        let State::Open(open) = &mut self.state else { return };
+        if open.input.is_empty() {
+            open.input.resize(READ_BYTES, 0);
+            match open.stream.try_read(&mut open.input) {
+                Ok(0) => {
+                    heard.push(
+                        self.lose(Lost::Closed, "the server closed the connection".to_owned()),
+                    );
+                    return;
+                }
+                Ok(len) => open.input.truncate(len),
+                Err(error) => {
+                    open.input.clear();
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        heard.push(self.lose(Lost::Failed, format!("reading: {error}")));
+                    }
+                    return;
+                }
+            }
+        }
+
+        let mut input = &mut open.input[..];
+        let end = loop {
+            match open.decoder.decode(&open.config, &mut input) {
+                Ok(None) => break None,
+                Ok(Some(Incoming::Message(message))) => heard.push(Heard::Message(message)),
+                Ok(Some(Incoming::Ping(payload))) => {
+                    let mask = Some(self.entropy.bytes());
+                    encode(&mut open.out, OpCode::Pong, false, mask, &[&payload]);
+                }
+                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Close(close))) => {
+                    let code =
+                        close.code.map_or("no code".to_owned(), |code| format!("code {code}"));
+                    let detail =
+                        format!("the server closed the WebSocket with {code} {}", close.reason);
+                    break Some((close.code, Lost::Closed, detail));
+                }
+                Err(error) => {
+                    let why =
+                        if error.close_code() == 1009 { Lost::TooBig } else { Lost::Protocol };
+                    break Some((Some(error.close_code()), why, error.to_string()));
+                }
+            }
+        };
+        open.input.clear();
+        if let Some((code, why, detail)) = end {
+            self.close(code);
+            heard.push(Heard::Lost { why, detail });
+        }
+    }
+
+    /// Sends what is queued, a close frame, and closes. Nothing more is heard.
+    pub(crate) fn close(&mut self, code: Option<u16>) {
+        if let State::Open(mut open) = std::mem::replace(&mut self.state, State::None) {
+            open.out.extend_from_slice(&close_frame(code, "", Some(self.entropy.bytes())));
+            self.closing.spawn(async move {
+                // Whether the goodbye arrives or not, it is over after that time.
+                let _ = timeout(WEBSOCKET_CLOSE_MAX, open.finish()).await;
+            });
+        }
+    }
+
+    /// Waits until every WebSocket is closed, which is soon.
+    pub(crate) async fn closed(&mut self) {
+        while self.closing.join_next().await.is_some() {}
+    }
+
+    fn lose(&mut self, why: Lost, detail: String) -> Heard {
+        self.state = State::None;
+        Heard::Lost { why, detail }
+    }
+}
+
+/// What a WebSocket is ready for.
+pub(crate) enum Ready {
+    Opened(Box<Open>),
+    Failed(String),
+    /// To be read or written.
+    Open,
+}
+
+impl Open {
+    fn try_write(&mut self) -> io::Result<()> {
+        while self.written < self.out.len() {
+            match self.stream.try_write(&self.out[self.written..]) {
+                Ok(len) => self.written += len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.written = 0;
+        self.out.clear();
+        self.out.shrink_to(KEPT_WRITE_BYTES);
+        Ok(())
+    }
+
+    /// Writes the rest and reads until the server closes, which is its part (RFC 6455 section 7.1.1).
+    /// A socket that is closed with unread input is reset, and the server may lose what was written
+    /// last.
+    async fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.stream.write_all(&self.out[self.written..]).await?;
+        self.input.resize(READ_BYTES, 0);
+        while self.stream.read(&mut self.input).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// Opens the connection and shakes hands.
+async fn handshake(target: &Target, path: &str, key: [u8; 16]) -> Result<Open, String> {
+    let handshake = ClientHandshake::new(&target.authority, path, key, &target.headers, false)
+        .map_err(|error| error.to_string())?;
+    let mut stream = target.connect().await?;
+    stream.write_all(handshake.request()).await.map_err(|error| error.to_string())?;
+    let mut input = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut input).await.map_err(|error| error.to_string())?;
+        if read == 0 {
+            return Err("the server closed the connection".to_owned());
+        }
+        if let Some(agreed) = handshake.check_response(&input).map_err(|error| error.to_string())? {
+            input.drain(..agreed.head_bytes);
+            let config = DecodeConfig {
+                max_message_bytes: target.max_message_bytes,
+                deflate: agreed.deflate,
+            };
+            return Ok(Open {
+                stream,
+                decoder: Decoder::new(Role::Client),
+                config,
+                input,
+                out: Vec::new(),
+                written: 0,
+            });
+        }
+    }
+}
