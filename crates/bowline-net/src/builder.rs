@@ -1,0 +1,399 @@
+//! How a server is described before it is bound.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+use bowline_proto::{
+    hub::{self, NamespacePattern, NamespaceRule, Protocol},
+    limit::Limits as SessionLimits,
+};
+use bytes::Bytes;
+
+use crate::{
+    admission::{Admission, Door},
+    clock::Clock,
+    handler::{EngineHandler, Handler},
+    limit::{self, Limits},
+    process::{Handlers, Process},
+    server::{Bound, Server},
+};
+
+/// Describes a server. Made by [`Server::builder`]; every setter has the default that `bowline
+/// serve` has.
+#[must_use = "a builder does nothing until it is bound"]
+pub struct Builder {
+    listen: Vec<SocketAddr>,
+    admin_listen: Vec<SocketAddr>,
+    shards: Option<usize>,
+    hub: hub::Config,
+    engine: Engine,
+    limits: Limits,
+    drain: Duration,
+    page: Option<Bytes>,
+    namespaces: Vec<Arc<dyn Handler>>,
+    engine_handler: Option<Arc<dyn EngineHandler>>,
+}
+
+/// The part of `[engine]` that concerns HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    /// Begins and ends with a slash.
+    pub(crate) path: String,
+    pub(crate) polling: bool,
+    pub(crate) websocket: bool,
+    pub(crate) allow_eio3: bool,
+    pub(crate) compression: bool,
+    pub(crate) max_payload_bytes: usize,
+    pub(crate) cors_allowed_origins: Vec<String>,
+    pub(crate) cookie: Option<String>,
+}
+
+/// What goes from a builder to the process.
+pub(crate) struct Parts {
+    pub(crate) engine: Engine,
+    pub(crate) limits: Limits,
+    pub(crate) drain: Duration,
+    pub(crate) page: Option<Bytes>,
+    pub(crate) handlers: Handlers,
+}
+
+/// The builder cannot be bound.
+#[derive(Debug)]
+pub enum BindError {
+    /// The operator's or the application's settings contradict one another. The text names them.
+    Invalid(&'static str),
+    /// An address cannot be listened on.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why: often that another process has it.
+        source: io::Error,
+    },
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(why) => f.write_str(why),
+            Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Invalid(_) => None,
+            Self::Listen { source, .. } => Some(source),
+        }
+    }
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            listen: Vec::new(),
+            admin_listen: Vec::new(),
+            shards: None,
+            hub: hub::Config::default(),
+            engine: Engine {
+                path: String::new(),
+                polling: true,
+                websocket: true,
+                allow_eio3: true,
+                compression: false,
+                max_payload_bytes: 0,
+                cors_allowed_origins: Vec::new(),
+                cookie: None,
+            },
+            limits: Limits::default(),
+            drain: limit::DRAIN,
+            page: None,
+            namespaces: Vec::new(),
+            engine_handler: None,
+        }
+    }
+
+    /// Listens on an address for clients; may be called again for others. Port 0 is any free one,
+    /// see [`Server::local_addrs`]. At least one is needed.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen.push(address);
+        self
+    }
+
+    /// Listens on an address for operators; it answers `/health/live` and nothing else yet.
+    pub fn admin_listen(mut self, address: SocketAddr) -> Self {
+        self.admin_listen.push(address);
+        self
+    }
+
+    /// `server.shards`: threads that serve, 1 to 255. Default: as many as the machine has cores
+    /// for this process.
+    pub fn shards(mut self, shards: usize) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+
+    /// `server.drain`: how long sessions may be closed over at a stop, at most. Default 30 s.
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.drain = drain;
+        self
+    }
+
+    /// `engine.path`: requests whose path begins with it are Engine.IO; a slash is added at either
+    /// end where it lacks. Default `/socket.io/`, and `/engine.io/` with
+    /// [`engine_io`](Self::engine_io).
+    pub fn path(mut self, path: impl AsRef<str>) -> Self {
+        self.engine.path = format!("/{}/", path.as_ref().trim_matches('/')).replace("//", "/");
+        self
+    }
+
+    /// Whether `polling` is in `engine.transports`. Default true.
+    pub fn polling(mut self, polling: bool) -> Self {
+        self.engine.polling = polling;
+        self
+    }
+
+    /// Whether `websocket` is in `engine.transports`. Default true.
+    pub fn websocket(mut self, websocket: bool) -> Self {
+        self.engine.websocket = websocket;
+        self
+    }
+
+    /// `engine.allow-eio3`: whether clients of Socket.IO 2 are served. Default true.
+    pub fn allow_eio3(mut self, allow: bool) -> Self {
+        self.engine.allow_eio3 = allow;
+        self
+    }
+
+    /// `engine.ping-interval`. Default 25 s.
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.hub.ping_interval = interval;
+        self
+    }
+
+    /// `engine.ping-timeout`. Default 20 s.
+    pub fn ping_timeout(mut self, timeout: Duration) -> Self {
+        self.hub.ping_timeout = timeout;
+        self
+    }
+
+    /// `engine.upgrade-timeout`: how long an upgrade to WebSocket may take. Default 10 s.
+    pub fn upgrade_timeout(mut self, timeout: Duration) -> Self {
+        self.hub.upgrade_timeout = timeout;
+        self
+    }
+
+    /// `engine.connect-timeout`: how long a session may go without a namespace. Default 45 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.hub.connect_timeout = timeout;
+        self
+    }
+
+    /// `engine.max-payload`: bytes of one WebSocket message or polling body. Default 1,000,000.
+    pub fn max_payload(mut self, bytes: usize) -> Self {
+        self.hub.limits.max_payload_bytes = bytes;
+        self
+    }
+
+    /// `engine.compression`: whether WebSocket messages may be compressed (permessage-deflate
+    /// without context takeover). Default false: it costs more time than it saves on small
+    /// messages.
+    pub fn compression(mut self, compression: bool) -> Self {
+        self.engine.compression = compression;
+        self
+    }
+
+    /// `engine.cors-allowed-origins`: if it names any, pages of other origins may not open
+    /// sessions, and answers carry CORS headers; `*` allows all. Default none: no CORS headers,
+    /// and no origin is refused.
+    pub fn cors_allowed_origins<T: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.engine.cors_allowed_origins = origins.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// `engine.cookie`: the name of a cookie that carries the Engine.IO sid, for proxies that
+    /// route by it. Default none: Bowline needs no sticky sessions.
+    pub fn cookie(mut self, name: impl Into<Option<String>>) -> Self {
+        self.engine.cookie = name.into();
+        self
+    }
+
+    /// Keeps what clients said when they opened their session for as long as it lives, for
+    /// handlers that read headers in every namespace. Default false.
+    pub fn keep_headers(mut self, keep: bool) -> Self {
+        self.hub.keep_headers = keep;
+        self
+    }
+
+    /// `[limits]`, what the process takes on. Default: see [`Limits`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// `[limits]`, what one session may hold or do. Its `max_payload_bytes` is `engine.max-payload`.
+    /// Default: see [`SessionLimits`].
+    pub fn session_limits(mut self, limits: SessionLimits) -> Self {
+        self.hub.limits = limits;
+        self
+    }
+
+    /// A page at `/` of the public listeners. Default none.
+    pub fn page(mut self, html: impl Into<Bytes>) -> Self {
+        self.page = Some(html.into());
+        self
+    }
+
+    /// Serves a namespace, or a family of them where the name has `*`, each of which stands for
+    /// any run of characters but `/`. The first that matches counts.
+    pub fn namespace(self, pattern: &str, handler: impl Handler) -> Self {
+        self.namespace_shared(pattern, Arc::new(handler))
+    }
+
+    /// The same for a handler that is shared.
+    pub fn namespace_shared(mut self, pattern: &str, handler: Arc<dyn Handler>) -> Self {
+        // More than 65,536 are refused when binding.
+        let index = self.namespaces.len() as u16;
+        let rule = NamespaceRule { pattern: NamespacePattern::new(pattern), handler: index };
+        self.hub.namespaces.push(rule);
+        self.namespaces.push(handler);
+        self
+    }
+
+    /// Speaks Engine.IO alone, without namespaces.
+    pub fn engine_io(mut self, handler: impl EngineHandler) -> Self {
+        self.engine_handler = Some(Arc::new(handler));
+        self.hub.protocol = Protocol::EngineIo(0);
+        self
+    }
+
+    /// Binds every address. From here on clients connect; they are answered when the server
+    /// [runs](Server::run).
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Invalid`] if there is no address, no handler or no transport, or a number is
+    /// out of range; [`BindError::Listen`] if an address cannot be had.
+    pub fn bind(self) -> Result<Server, BindError> {
+        let shards = self.check()?;
+        let connections = self.limits.connections.unwrap_or_else(default_connections);
+        let per_address = self.limits.connections_per_address.unwrap_or(connections);
+        let admission = Admission::new(connections, per_address, self.limits.handshakes_per_second);
+        let mut listeners = Vec::new();
+        let doors = self.listen.iter().map(|address| (Door::Public, *address));
+        let doors = doors.chain(self.admin_listen.iter().map(|address| (Door::Admin, *address)));
+        for (door, address) in doors {
+            let listener = listen(address).and_then(|listener| {
+                let address = listener.local_addr()?;
+                Ok(Bound { door, address, listener })
+            });
+            listeners.push(listener.map_err(|source| BindError::Listen { address, source })?);
+        }
+
+        let mut engine = self.engine;
+        if engine.path.is_empty() {
+            let bare = self.engine_handler.is_some();
+            engine.path = if bare { "/engine.io/" } else { "/socket.io/" }.to_owned();
+        }
+        engine.max_payload_bytes = self.hub.limits.max_payload_bytes;
+        let hub = hub::Config {
+            shards: shards as u8,
+            upgrades: engine.websocket,
+            allow_eio3: engine.allow_eio3,
+            ..self.hub
+        };
+        let parts = Parts {
+            engine,
+            limits: self.limits,
+            drain: self.drain,
+            page: self.page,
+            handlers: Handlers { namespaces: self.namespaces, engine: self.engine_handler },
+        };
+        let process = Arc::new(Process::new(parts, shards, admission, Clock::start()));
+        Ok(Server::new(process, listeners, hub))
+    }
+
+    /// Checks the settings against one another, and says how many shards there will be.
+    fn check(&self) -> Result<usize, BindError> {
+        let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let shards = self.shards.unwrap_or_else(|| cores().min(limit::SHARDS_MAX));
+        let engine = &self.engine;
+        let wrong = if self.listen.is_empty() {
+            "there is no address to listen on"
+        } else if !(1..=limit::SHARDS_MAX).contains(&shards) {
+            "server.shards must be 1 to 255"
+        } else if !engine.polling && !engine.websocket {
+            "engine.transports names no transport"
+        } else if self.namespaces.is_empty() && self.engine_handler.is_none() {
+            "there is no handler: add a namespace, or one for Engine.IO alone"
+        } else if !self.namespaces.is_empty() && self.engine_handler.is_some() {
+            "a server speaks Socket.IO or Engine.IO alone, not both"
+        } else if self.namespaces.len() > usize::from(u16::MAX) {
+            "there are more than 65,535 namespaces"
+        } else if self.hub.limits.max_payload_bytes == 0 {
+            "engine.max-payload must be at least one byte"
+        } else if self.hub.ping_interval.is_zero() || self.hub.ping_timeout.is_zero() {
+            "engine.ping-interval and engine.ping-timeout must be longer than nothing"
+        } else if engine.cookie.as_deref().is_some_and(|name| !is_token(name)) {
+            "engine.cookie must be a name of letters, digits and the like"
+        } else if self.limits.connections == Some(0)
+            || self.limits.connections_per_address == Some(0)
+            || self.limits.handshakes_per_second == 0
+            || self.limits.request_head.is_zero()
+        {
+            "a limit of zero would refuse everybody"
+        } else {
+            return Ok(shards);
+        };
+        Err(BindError::Invalid(wrong))
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("listen", &self.listen)
+            .field("admin_listen", &self.admin_listen)
+            .field("shards", &self.shards)
+            .field("hub", &self.hub)
+            .field("engine", &self.engine)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A name that may stand in `Set-Cookie` (RFC 6265 section 4.1.1).
+fn is_token(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+/// As many as descriptors allow.
+fn default_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let descriptors =
+        limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    descriptors.saturating_sub(limit::RESERVED_DESCRIPTORS).max(1)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    // So that a server can start again while connections of the last one are in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limit::LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}

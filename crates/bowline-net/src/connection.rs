@@ -1,0 +1,324 @@
+//! One HTTP connection: hyper on a socket whose times are watched, and what happens to the socket
+//! when HTTP is over.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context as TaskContext, Poll, ready},
+};
+
+use bowline_proto::Time;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{
+    accept::Local,
+    admission::{Door, Permit, Standing},
+    clock::Clock,
+    limit,
+    mailbox::{Adoption, Entry, Message},
+    routes,
+    stats::ProcessLimit,
+};
+
+/// One HTTP connection, as its requests see it.
+pub(crate) struct Connection {
+    pub(crate) local: Local,
+    pub(crate) peer: SocketAddr,
+    pub(crate) door: Door,
+    pub(crate) standing: Standing,
+    /// Set by the request that turns this connection into a WebSocket.
+    pub(crate) ticket: RefCell<Option<Ticket>>,
+    /// A response went out before its request was read to the end.
+    pub(crate) unread_body: Cell<bool>,
+    watch: Watch,
+}
+
+/// Where a WebSocket goes when its handshake is done.
+pub(crate) struct Ticket {
+    pub(crate) shard: u8,
+    pub(crate) deflate: bool,
+    /// `None` if it is to be closed.
+    pub(crate) entry: Option<Entry>,
+}
+
+/// How serving HTTP ended.
+enum End {
+    /// By itself.
+    Over,
+    /// By an error of the connection.
+    Broken,
+    /// A deadline passed.
+    TimedOut,
+}
+
+/// Serves HTTP on a connection until one end closes it or it becomes a WebSocket.
+pub(crate) async fn serve(
+    local: &Local,
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: Door,
+    permit: Permit,
+) {
+    let process = local.process();
+    let watch = Watch::new(process.clock, process.clock.now() + process.limits.request_head);
+    let connection = Rc::new(Connection {
+        local: local.clone(),
+        peer,
+        door,
+        standing: permit.standing,
+        ticket: RefCell::new(None),
+        unread_body: Cell::new(false),
+        watch,
+    });
+    let io = TokioIo::new(Watched { stream, connection: Rc::clone(&connection) });
+    let of_requests = Rc::clone(&connection);
+    let service = service_fn(move |request| answer(Rc::clone(&of_requests), request));
+    let mut http = local.http().serve_connection(io, service);
+    match drive(&connection, &mut http).await {
+        End::Over => {}
+        End::Broken => return,
+        End::TimedOut => {
+            if connection.watch.phase.get() != Phase::Idle {
+                process.counters.on_limit(ProcessLimit::RequestHead);
+            }
+            return;
+        }
+    }
+    let parts = http.into_parts();
+    let stream = parts.io.into_inner().stream;
+    match connection.ticket.take() {
+        Some(Ticket { shard, deflate, entry: Some(entry) }) => {
+            let Ok(stream) = stream.into_std() else { return };
+            let adoption =
+                Box::new(Adoption { stream, unread: parts.read_buf, entry, deflate, permit });
+            process.shards[usize::from(shard)].mailbox.push(Message::Adopt(adoption));
+        }
+        Some(Ticket { entry: None, .. }) => linger(stream).await,
+        None if connection.unread_body.get() => linger(stream).await,
+        None => {}
+    }
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>>>>;
+
+fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
+    connection.watch.on_request();
+    Box::pin(async move {
+        let response = routes::respond(&connection, request).await;
+        let now = connection.local.process().clock.now();
+        connection.watch.on_response(now + limit::KEEP_ALIVE);
+        Ok(response)
+    })
+}
+
+/// Drives HTTP, the deadlines, and the server's wish to close.
+async fn drive<S>(
+    connection: &Connection,
+    http: &mut hyper::server::conn::http1::Connection<TokioIo<Watched>, S>,
+) -> End
+where
+    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>> + Unpin,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Unpin,
+{
+    let local = &connection.local;
+    let clock = local.process().clock;
+    let watch = &connection.watch;
+    let mut close = pin!(local.close().notified());
+    close.as_mut().enable();
+    let mut told_to_close = false;
+    let mut armed = watch.deadline().unwrap_or_default();
+    let mut sleep = pin!(tokio::time::sleep_until(clock.instant(armed)));
+    poll_fn(|cx| {
+        if !told_to_close && (local.is_closing() || close.as_mut().poll(cx).is_ready()) {
+            told_to_close = true;
+            Pin::new(&mut *http).graceful_shutdown();
+        }
+        match http.poll_without_shutdown(cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(End::Over),
+            Poll::Ready(Err(error)) => {
+                tracing::debug!(%error, "http connection ended");
+                return Poll::Ready(End::Broken);
+            }
+            Poll::Pending => {}
+        }
+        // The timer is moved only to earlier; when it fires early it is set anew. So a busy
+        // connection touches the timer wheel about once in the time an idle one may last.
+        while let Some(deadline) = watch.deadline() {
+            if deadline < armed {
+                armed = deadline;
+                sleep.as_mut().reset(clock.instant(armed));
+            }
+            ready!(sleep.as_mut().poll(cx));
+            let now = clock.now();
+            if deadline <= now {
+                return Poll::Ready(End::TimedOut);
+            }
+            armed = deadline;
+            sleep.as_mut().reset(clock.instant(armed));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Closes a connection whose peer may still be sending. To close it at once would reset it, and
+/// the response could be lost.
+async fn linger(stream: TcpStream) {
+    let Ok(stream) = stream.into_std() else { return };
+    if stream.shutdown(std::net::Shutdown::Write).is_err() {
+        return;
+    }
+    let Ok(stream) = TcpStream::from_std(stream) else { return };
+    let drain = async {
+        let mut left = limit::LINGER_BYTES;
+        let mut scratch = vec![0; 16 * 1024];
+        while left > 0 && stream.readable().await.is_ok() {
+            match stream.try_read(&mut scratch) {
+                Ok(0) => break,
+                Ok(bytes) => left = left.saturating_sub(bytes),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(limit::LINGER, drain).await;
+}
+
+/// What a connection is waiting for, and until when.
+struct Watch {
+    clock: Clock,
+    phase: Cell<Phase>,
+    /// Until when the peer must have sent something.
+    read_by: Cell<Option<Time>>,
+    /// Until when the peer must have taken something.
+    write_by: Cell<Option<Time>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// For the first request, none of which is there.
+    Fresh,
+    /// For the rest of a request's head.
+    Head,
+    /// For the answer, which takes as long as it takes.
+    Request,
+    /// For another request.
+    Idle,
+}
+
+impl Watch {
+    fn new(clock: Clock, read_by: Time) -> Self {
+        Self {
+            clock,
+            phase: Cell::new(Phase::Fresh),
+            read_by: Cell::new(Some(read_by)),
+            write_by: Cell::new(None),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match (self.read_by.get(), self.write_by.get()) {
+            (Some(read), Some(write)) => Some(read.min(write)),
+            (read, write) => read.or(write),
+        }
+    }
+
+    fn on_read(&self, request_head: std::time::Duration) {
+        match self.phase.get() {
+            Phase::Fresh => self.phase.set(Phase::Head),
+            Phase::Idle => {
+                self.phase.set(Phase::Head);
+                self.read_by.set(Some(self.clock.now() + request_head));
+            }
+            Phase::Head | Phase::Request => {}
+        }
+    }
+
+    fn on_write(&self, blocked: bool) {
+        if !blocked {
+            self.write_by.set(None);
+        } else if self.write_by.get().is_none() {
+            self.write_by.set(Some(self.clock.now() + limit::WRITE_TIMEOUT));
+        }
+    }
+
+    fn on_request(&self) {
+        self.phase.set(Phase::Request);
+        self.read_by.set(None);
+    }
+
+    fn on_response(&self, next_by: Time) {
+        self.phase.set(Phase::Idle);
+        self.read_by.set(Some(next_by));
+    }
+}
+
+/// A socket that tells its connection's [`Watch`] what happens on it.
+struct Watched {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            let connection = &self.connection;
+            connection.watch.on_read(connection.local.process().limits.request_head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.connection.watch.on_write(poll.is_pending());
+        poll
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.connection.watch.on_write(poll.is_pending());
+        poll
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

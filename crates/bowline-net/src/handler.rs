@@ -1,0 +1,554 @@
+//! What an application implements, and what it can have done.
+
+use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
+
+use bowline_proto::{
+    Command, Hub, SessionKey, Sid, SocketKey,
+    hub::SocketView,
+    socketio::Args,
+    wall::{self, AckError, AckRequest, DisconnectReason, Handshake},
+    websocket::Message as Payload,
+};
+use bytestring::ByteString;
+
+use crate::{
+    entropy::Entropy,
+    limit,
+    mailbox::{Busy, Message, ShardStats, Task},
+    process::Process,
+    stats::Stats,
+};
+
+/// The application behind a namespace.
+///
+/// Every method is called on the thread of the shard that owns the socket, between two reads of
+/// its sockets: it must not block. Work that takes time goes elsewhere and comes back through a
+/// [`Handle`]. What a method asks of its [`Context`] is done when it returns, in order. A method
+/// that panics is counted and logged; its socket and its shard go on.
+pub trait Handler: Send + Sync + 'static {
+    /// A client asks to join. The default lets everybody in.
+    ///
+    /// The request may be kept and answered later, through a [`Handle`]; dropped unanswered it is
+    /// refused.
+    fn on_connect(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        cx.accept(request);
+    }
+
+    /// A client sent an event. `args` begins with its name. `ack` is there if the client asked
+    /// for one.
+    fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>);
+
+    /// A socket has left the namespace.
+    fn on_disconnect(&self, cx: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {
+        let _ = (cx, socket, reason);
+    }
+}
+
+/// The application behind a server that speaks Engine.IO alone. Called like a [`Handler`].
+pub trait EngineHandler: Send + Sync + 'static {
+    /// A session has opened.
+    fn on_open(&self, cx: &mut Context<'_>, session: SessionRef, handshake: &Handshake) {
+        let _ = (cx, session, handshake);
+    }
+
+    /// A client sent a message.
+    fn on_message(&self, cx: &mut Context<'_>, session: SessionRef, message: Payload);
+
+    /// A session has ended.
+    fn on_close(&self, cx: &mut Context<'_>, session: SessionRef, reason: DisconnectReason) {
+        let _ = (cx, session, reason);
+    }
+}
+
+/// A socket, wherever in the process it lives. Stays valid as a name after the socket has gone:
+/// what is asked of it then does nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketRef {
+    pub(crate) shard: u8,
+    pub(crate) key: SocketKey,
+}
+
+/// An Engine.IO session, wherever in the process it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionRef {
+    pub(crate) shard: u8,
+    pub(crate) key: SessionKey,
+}
+
+/// The ack a client asked for. It can be answered once; dropped, the client waits in vain.
+#[derive(Debug)]
+#[must_use = "the client waits for its ack"]
+pub struct Ack {
+    pub(crate) socket: SocketRef,
+    pub(crate) id: u64,
+}
+
+/// A client that asks to join a namespace.
+///
+/// Answered with [`Context::accept`] or [`Context::refuse`], or from any thread with the methods
+/// of the same name of a [`Handle`]. Dropped unanswered, the client is refused.
+pub struct ConnectRequest {
+    pub(crate) socket: SocketRef,
+    namespace: ByteString,
+    auth: Option<ByteString>,
+    handshake: Arc<Handshake>,
+    /// Where a refusal goes when this is dropped; `None` once it was answered.
+    unanswered: Option<Arc<Process>>,
+}
+
+/// An event for many sockets of one namespace, on all shards.
+#[derive(Debug, Clone)]
+pub struct Broadcast(pub(crate) wall::Broadcast);
+
+/// What a handler can have done. Everything takes effect in order, when the handler returns.
+pub struct Context<'a> {
+    pub(crate) shard: u8,
+    pub(crate) process: &'a Arc<Process>,
+    pub(crate) hub: &'a Hub,
+    pub(crate) desk: &'a mut Desk,
+}
+
+/// The same for other threads. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    process: Arc<Process>,
+    /// The shard that runs what could run on any.
+    home: u8,
+}
+
+/// What the handlers of one shard have asked for and are waiting for.
+pub(crate) struct Desk {
+    pub(crate) wishes: VecDeque<Wish>,
+    pub(crate) acks: HashMap<u64, AckCallback>,
+    pub(crate) reports: HashMap<u64, Report>,
+    pub(crate) entropy: Entropy,
+    next_token: u64,
+}
+
+/// What a handler wants done, in the order in which it said so.
+pub(crate) enum Wish {
+    /// On this shard.
+    Here(Command),
+    /// On another.
+    There(u8, Message),
+}
+
+pub(crate) type AckCallback =
+    Box<dyn FnOnce(&mut Context<'_>, Result<Args, AckError>) + Send + 'static>;
+
+pub(crate) type CountCallback = Box<dyn FnOnce(&mut Context<'_>, usize) + Send + 'static>;
+
+/// A broadcast whose receivers are being counted.
+pub(crate) struct Report {
+    pub(crate) shards_left: usize,
+    pub(crate) receivers: usize,
+    pub(crate) done: CountCallback,
+}
+
+impl ConnectRequest {
+    pub(crate) fn new(
+        process: &Arc<Process>,
+        socket: SocketRef,
+        namespace: ByteString,
+        auth: Option<ByteString>,
+        handshake: Arc<Handshake>,
+    ) -> Self {
+        Self { socket, namespace, auth, handshake, unanswered: Some(Arc::clone(process)) }
+    }
+
+    /// The socket that will join, if it is accepted.
+    pub fn socket(&self) -> SocketRef {
+        self.socket
+    }
+
+    /// The namespace the client named, which a pattern may have matched.
+    pub fn namespace(&self) -> &ByteString {
+        &self.namespace
+    }
+
+    /// The payload of its CONNECT packet: a JSON object, if there was one.
+    pub fn auth(&self) -> Option<&ByteString> {
+        self.auth.as_ref()
+    }
+
+    /// What the client said when it opened its session.
+    pub fn handshake(&self) -> &Arc<Handshake> {
+        &self.handshake
+    }
+
+    /// Marks it as answered.
+    fn take(mut self) -> SocketRef {
+        self.unanswered = None;
+        self.socket
+    }
+}
+
+impl Drop for ConnectRequest {
+    fn drop(&mut self) {
+        if let Some(process) = self.unanswered.take() {
+            let command = Command::Refuse {
+                socket: self.socket.key,
+                message: "Unanswered".to_owned(),
+                data: None,
+            };
+            process.shards[usize::from(self.socket.shard)].mailbox.push(Message::Command(command));
+        }
+    }
+}
+
+impl std::fmt::Debug for ConnectRequest {
+    /// Leaves out `auth` and headers: they hold credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("socket", &self.socket)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Broadcast {
+    /// An event for everybody in `namespace`.
+    pub fn new(namespace: impl Into<ByteString>, args: Args) -> Self {
+        Self(wall::Broadcast {
+            namespace: namespace.into(),
+            rooms: Vec::new(),
+            except: Vec::new(),
+            args,
+            volatile: false,
+            report: None,
+            forwarded: false,
+        })
+    }
+
+    /// Only for members of this room, or of another that was named too.
+    pub fn to(mut self, room: impl Into<ByteString>) -> Self {
+        self.0.rooms.push(room.into());
+        self
+    }
+
+    /// Not for members of this room. The Socket.IO sid of a socket is the name of its own room.
+    pub fn except(mut self, room: impl Into<ByteString>) -> Self {
+        self.0.except.push(room.into());
+        self
+    }
+
+    /// May be dropped for receivers that cannot take it at once.
+    pub fn volatile(mut self) -> Self {
+        self.0.volatile = true;
+        self
+    }
+}
+
+impl Context<'_> {
+    /// Lets a client in.
+    pub fn accept(&mut self, request: ConnectRequest) -> SocketRef {
+        let socket = request.take();
+        if socket.shard == self.shard {
+            let id = self.desk.entropy.sid(self.shard);
+            self.desk.wishes.push_back(Wish::Here(Command::Accept { socket: socket.key, id }));
+        } else {
+            self.desk.wishes.push_back(Wish::There(socket.shard, Message::Accept(socket.key)));
+        }
+        socket
+    }
+
+    /// Turns a client away with CONNECT_ERROR. `data` is JSON.
+    pub fn refuse(
+        &mut self,
+        request: ConnectRequest,
+        message: impl Into<String>,
+        data: Option<ByteString>,
+    ) {
+        let socket = request.take();
+        let message = message.into();
+        self.command(socket.shard, Command::Refuse { socket: socket.key, message, data });
+    }
+
+    /// Sends an event to one socket. `args` begins with its name.
+    pub fn emit(&mut self, socket: SocketRef, args: Args) {
+        let command = Command::Emit { socket: socket.key, args, ack: None, volatile: false };
+        self.command(socket.shard, command);
+    }
+
+    /// Sends an event to one socket unless its client cannot take it at once.
+    pub fn emit_volatile(&mut self, socket: SocketRef, args: Args) {
+        let command = Command::Emit { socket: socket.key, args, ack: None, volatile: true };
+        self.command(socket.shard, command);
+    }
+
+    /// Sends an event to one socket and asks for an ack. `done` is called once, on the socket's
+    /// shard: with the arguments of the ack, or with why there are none.
+    pub fn emit_with_ack(
+        &mut self,
+        socket: SocketRef,
+        args: Args,
+        timeout: Duration,
+        done: impl FnOnce(&mut Context<'_>, Result<Args, AckError>) + Send + 'static,
+    ) {
+        if socket.shard != self.shard {
+            let there = Message::Task(Box::new(move |cx| {
+                cx.emit_with_ack(socket, args, timeout, done);
+            }));
+            self.desk.wishes.push_back(Wish::There(socket.shard, there));
+            return;
+        }
+        let token = self.desk.token(self.shard);
+        self.desk.acks.insert(token, Box::new(done));
+        let ack = Some(AckRequest { token, timeout });
+        let command = Command::Emit { socket: socket.key, args, ack, volatile: false };
+        self.desk.wishes.push_back(Wish::Here(command));
+    }
+
+    /// Answers an event. `args` are the arguments of the client's callback.
+    pub fn ack(&mut self, ack: Ack, args: Args) {
+        let Ack { socket, id } = ack;
+        self.command(socket.shard, Command::Ack { socket: socket.key, id, args });
+    }
+
+    /// Sends an event to many sockets, on all shards.
+    pub fn broadcast(&mut self, broadcast: Broadcast) {
+        self.desk.wishes.push_back(Wish::Here(Command::Broadcast(broadcast.0)));
+    }
+
+    /// Sends an event to many sockets. `done` is called on this shard once all shards have said
+    /// how many they reached.
+    pub fn broadcast_counted(
+        &mut self,
+        broadcast: Broadcast,
+        done: impl FnOnce(&mut Context<'_>, usize) + Send + 'static,
+    ) {
+        let token = self.desk.token(self.shard);
+        let report =
+            Report { shards_left: self.process.shards.len(), receivers: 0, done: Box::new(done) };
+        self.desk.reports.insert(token, report);
+        let broadcast = wall::Broadcast { report: Some(token), ..broadcast.0 };
+        self.desk.wishes.push_back(Wish::Here(Command::Broadcast(broadcast)));
+    }
+
+    /// Puts a socket into a room.
+    pub fn join(&mut self, socket: SocketRef, room: impl Into<ByteString>) {
+        self.command(socket.shard, Command::Join { socket: socket.key, room: room.into() });
+    }
+
+    /// Takes a socket out of a room.
+    pub fn leave(&mut self, socket: SocketRef, room: impl Into<ByteString>) {
+        self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() });
+    }
+
+    /// Removes a socket from its namespace. Its client stays away until it is told otherwise.
+    pub fn disconnect(&mut self, socket: SocketRef) {
+        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false });
+    }
+
+    /// Closes the whole session of a socket.
+    pub fn close_socket(&mut self, socket: SocketRef) {
+        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: true });
+    }
+
+    /// Engine.IO alone: sends a message.
+    pub fn send(&mut self, session: SessionRef, message: Payload) {
+        self.command(session.shard, Command::Send { session: session.key, message });
+    }
+
+    /// Engine.IO alone: closes a session.
+    pub fn close_session(&mut self, session: SessionRef) {
+        self.command(session.shard, Command::Close { session: session.key });
+    }
+
+    /// What is known of a socket of this shard that is in its namespace. The socket a method is
+    /// called for is of this shard; one that was accepted in this call is not in yet.
+    pub fn socket(&self, socket: SocketRef) -> Option<SocketView<'_>> {
+        (socket.shard == self.shard).then(|| self.hub.socket(socket.key)).flatten()
+    }
+
+    /// The socket of this shard with this Socket.IO sid.
+    pub fn find_socket(&self, id: Sid) -> Option<SocketRef> {
+        let key = self.hub.find_socket(id)?;
+        Some(SocketRef { shard: self.shard, key })
+    }
+
+    /// The same abilities for other threads.
+    pub fn handle(&self) -> Handle {
+        Handle { process: Arc::clone(self.process), home: self.shard }
+    }
+
+    fn command(&mut self, shard: u8, command: Command) {
+        self.desk.wishes.push_back(if shard == self.shard {
+            Wish::Here(command)
+        } else {
+            Wish::There(shard, Message::Command(command))
+        });
+    }
+}
+
+/// Every method hands its wish to the shard in question and returns at once.
+///
+/// # Errors
+///
+/// [`Busy`] when 16,384 wishes wait at that shard already. Answers to a [`ConnectRequest`] are
+/// always taken.
+impl Handle {
+    pub(crate) fn new(process: Arc<Process>) -> Self {
+        Self { process, home: 0 }
+    }
+
+    /// Lets a client in.
+    pub fn accept(&self, request: ConnectRequest) -> SocketRef {
+        let socket = request.take();
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Accept(socket.key));
+        socket
+    }
+
+    /// Turns a client away with CONNECT_ERROR. `data` is JSON.
+    pub fn refuse(
+        &self,
+        request: ConnectRequest,
+        message: impl Into<String>,
+        data: Option<ByteString>,
+    ) {
+        let socket = request.take();
+        let command = Command::Refuse { socket: socket.key, message: message.into(), data };
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Command(command));
+    }
+
+    /// Sends an event to one socket.
+    pub fn emit(&self, socket: SocketRef, args: Args) -> Result<(), Busy> {
+        let command = Command::Emit { socket: socket.key, args, ack: None, volatile: false };
+        self.command(socket.shard, command)
+    }
+
+    /// Sends an event to one socket and asks for an ack. `done` is called once, on the socket's
+    /// shard.
+    pub fn emit_with_ack(
+        &self,
+        socket: SocketRef,
+        args: Args,
+        timeout: Duration,
+        done: impl FnOnce(&mut Context<'_>, Result<Args, AckError>) + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.run_on(socket.shard, Box::new(move |cx| cx.emit_with_ack(socket, args, timeout, done)))
+    }
+
+    /// Answers an event.
+    pub fn ack(&self, ack: Ack, args: Args) -> Result<(), Busy> {
+        let Ack { socket, id } = ack;
+        self.command(socket.shard, Command::Ack { socket: socket.key, id, args })
+    }
+
+    /// Sends an event to many sockets, on all shards. At each of them it comes after what this
+    /// thread asked for before.
+    pub fn broadcast(&self, broadcast: Broadcast) -> Result<(), Busy> {
+        let shards = &self.process.shards;
+        if shards.iter().any(|port| port.mailbox.is_full(limit::MAILBOX_MAX)) {
+            return Err(Busy);
+        }
+        for port in shards {
+            // Another thread may have taken the last place meanwhile; a broadcast that reached
+            // some shards reaches all.
+            let message = Message::Forwarded(broadcast.0.clone());
+            port.mailbox.push_outer(message, usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Sends an event to many sockets. `done` is called once all shards have said how many they
+    /// reached.
+    pub fn broadcast_counted(
+        &self,
+        broadcast: Broadcast,
+        done: impl FnOnce(&mut Context<'_>, usize) + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.run_on(self.home, Box::new(move |cx| cx.broadcast_counted(broadcast, done)))
+    }
+
+    /// Puts a socket into a room.
+    pub fn join(&self, socket: SocketRef, room: impl Into<ByteString>) -> Result<(), Busy> {
+        self.command(socket.shard, Command::Join { socket: socket.key, room: room.into() })
+    }
+
+    /// Takes a socket out of a room.
+    pub fn leave(&self, socket: SocketRef, room: impl Into<ByteString>) -> Result<(), Busy> {
+        self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() })
+    }
+
+    /// Removes a socket from its namespace.
+    pub fn disconnect(&self, socket: SocketRef) -> Result<(), Busy> {
+        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false })
+    }
+
+    /// Closes the whole session of a socket.
+    pub fn close_socket(&self, socket: SocketRef) -> Result<(), Busy> {
+        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: true })
+    }
+
+    /// Engine.IO alone: sends a message.
+    pub fn send(&self, session: SessionRef, message: Payload) -> Result<(), Busy> {
+        self.command(session.shard, Command::Send { session: session.key, message })
+    }
+
+    /// Engine.IO alone: closes a session.
+    pub fn close_session(&self, session: SessionRef) -> Result<(), Busy> {
+        self.command(session.shard, Command::Close { session: session.key })
+    }
+
+    /// Whether the server has begun to stop.
+    pub fn is_draining(&self) -> bool {
+        self.process.is_draining()
+    }
+
+    /// What the server has counted and holds, asked of every shard. A shard that has stopped
+    /// counts nothing.
+    pub async fn stats(&self) -> Stats {
+        let mut answers = Vec::with_capacity(self.process.shards.len());
+        for port in &self.process.shards {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            if port.mailbox.push_outer(Message::Stats(reply), usize::MAX).is_ok() {
+                answers.push(answer);
+            }
+        }
+        let mut shards = Vec::with_capacity(answers.len());
+        for answer in answers {
+            shards.push(answer.await.unwrap_or_else(|_| ShardStats::default()));
+        }
+        Stats::gather(&self.process, &shards)
+    }
+
+    fn command(&self, shard: u8, command: Command) -> Result<(), Busy> {
+        let mailbox = &self.process.shards[usize::from(shard)].mailbox;
+        mailbox.push_outer(Message::Command(command), limit::MAILBOX_MAX)
+    }
+
+    fn run_on(&self, shard: u8, task: Task) -> Result<(), Busy> {
+        let mailbox = &self.process.shards[usize::from(shard)].mailbox;
+        mailbox.push_outer(Message::Task(task), limit::MAILBOX_MAX)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(entropy: Entropy) -> Self {
+        Self {
+            wishes: VecDeque::new(),
+            acks: HashMap::new(),
+            reports: HashMap::new(),
+            entropy,
+            next_token: 0,
+        }
+    }
+
+    /// A token that no other shard of the process draws.
+    fn token(&mut self, shard: u8) -> u64 {
+        self.next_token += 1;
+        (u64::from(shard) << 56) | self.next_token
+    }
+}
+
+/// The shard that drew a token.
+pub(crate) fn token_shard(token: u64) -> u8 {
+    (token >> 56) as u8
+}

@@ -1,0 +1,75 @@
+//! The inbound side of Bowline: listeners, HTTP, polling, WebSockets, and the threads that own
+//! them. What is decided is decided in [`bowline_proto`]; this crate carries it out.
+//!
+//! It is also the way to use Bowline as a library:
+//!
+//! ```no_run
+//! use bowline_net::{Ack, Broadcast, Context, Handler, Server, SocketRef, socketio::Args};
+//!
+//! /// Everybody hears what anybody says.
+//! struct Chat;
+//!
+//! impl Handler for Chat {
+//!     fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>) {
+//!         cx.broadcast(Broadcast::new("/chat", args.clone()));
+//!         if let Some(ack) = ack {
+//!             cx.ack(ack, args.rest());
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::builder()
+//!     .listen("127.0.0.1:8000".parse()?)
+//!     .namespace("/chat", Chat)
+//!     .bind()?;
+//! server.run_blocking(std::future::pending())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Inside: a [`Server`] is a thread per *shard*. `accept` lets connections in, `connection` and
+//! `routes` speak HTTP, `transport` holds the WebSockets, which have left HTTP and tokio behind,
+//! and `shard` is the loop that takes what is ready to the hub and carries out what the hub wants.
+//! A request or WebSocket that arrives at another shard than its session's is passed on through a
+//! `mailbox`. `handler` is where the application's code is called.
+
+mod accept;
+mod admission;
+mod builder;
+mod clock;
+mod connection;
+mod cors;
+mod echo;
+mod entropy;
+mod exchange;
+mod handler;
+mod limit;
+mod mailbox;
+mod process;
+mod relay;
+mod routes;
+mod server;
+mod shard;
+mod stats;
+mod transport;
+
+pub use bowline_proto::{
+    Sid,
+    hub::{SocketView, Stats as HubStats},
+    limit::Limits as SessionLimits,
+    socketio,
+    wall::{AckError, DisconnectReason, Handshake},
+    websocket::Message,
+};
+
+pub use builder::{BindError, Builder};
+pub use echo::Echo;
+pub use handler::{
+    Ack, Broadcast, ConnectRequest, Context, EngineHandler, Handle, Handler, SessionRef, SocketRef,
+};
+pub use limit::Limits;
+pub use mailbox::Busy;
+pub use relay::Relay;
+pub use server::{RunError, Server};
+pub use stats::{AcceptError, ProcessLimit, Stats};

@@ -1,0 +1,108 @@
+//! The limits of a process, and the numbers nobody configures, each with its reason.
+
+use std::time::Duration;
+
+/// What a process takes on at once. The limits of one session are in [`bowline_proto::limit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.connections`: open connections, HTTP and WebSocket together. Beyond it requests are
+    /// answered 503. Default: RLIMIT_NOFILE − 64.
+    pub connections: Option<usize>,
+    /// `limits.connections-per-address`: the share of one peer address. Beyond it requests are
+    /// answered 429. Default: `connections`.
+    pub connections_per_address: Option<usize>,
+    /// `limits.handshakes-per-second`: sessions that may be opened in a second, with a burst of
+    /// the same size; beyond it handshakes are answered 429. Default 10,000: what one core opens
+    /// while it still serves those it has.
+    pub handshakes_per_second: u32,
+    /// `limits.request-head`: how long a client may take to send the head of a request. Default
+    /// 5 s.
+    pub request_head: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: None,
+            connections_per_address: None,
+            handshakes_per_second: 10_000,
+            request_head: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Descriptors kept back from `limits.connections` for listeners, the admin side, health and
+/// whatever the process has open besides.
+pub(crate) const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Connections over the limit that are accepted at a time, only to say 503: a client that is told
+/// waits, one that hangs tries again.
+pub(crate) const OVERFLOW_MAX: usize = 16;
+
+/// Connections of the admin listeners at a time; they are not counted among the others.
+pub(crate) const ADMIN_MAX: usize = 24;
+
+/// How long accepting rests when the process or the system has no descriptor left. Trying at once
+/// again would spin: the connection stays in the queue and keeps the listener readable.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait for `accept`. The kernel cuts it to `net.core.somaxconn`.
+pub(crate) const LISTEN_BACKLOG: i32 = 4096;
+
+/// Bytes of a request head. Node's is 16 KiB; proxies that add tokens and cookies need more.
+pub(crate) const REQUEST_HEAD_BYTES: usize = 32 * 1024;
+
+/// How long an idle HTTP connection is kept for the next request: longer than the 60 s after
+/// which common proxies let their idle connections go, so that the proxy closes first and no
+/// request crosses a close.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long a request body may take to arrive.
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a response may wait for a client that reads nothing.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection that was closed from this side is kept for the rest of what its client
+/// sends: closing at once would reset it, and the last words would be lost with it.
+pub(crate) const LINGER: Duration = Duration::from_secs(3);
+
+/// Bytes read and thrown away on an HTTP connection that lingers.
+pub(crate) const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The buffer that all WebSockets of a shard are read into, and with it the bytes one of them may
+/// send before the others have their turn.
+pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Readiness events taken from the kernel at once.
+pub(crate) const EVENTS_PER_TURN: usize = 1024;
+
+/// Messages from other tasks and shards that are taken in one turn.
+pub(crate) const MESSAGES_PER_TURN: usize = 1024;
+
+/// Commands from outside the shards that may wait at one shard; beyond it the caller is told.
+pub(crate) const MAILBOX_MAX: usize = 16 * 1024;
+
+/// Messages waiting at another shard beyond which this one reads nothing more from its sockets:
+/// what it would read could be broadcasts for that shard.
+pub(crate) const PEER_HIGH: usize = 4096;
+
+/// Frames up to this size are copied behind one another so that one write takes them; larger ones
+/// are shared and gathered.
+pub(crate) const COALESCE_BYTES: usize = 4096;
+
+/// Slices given to one gathering write; the kernel takes 1,024 at most.
+pub(crate) const SLICES_MAX: usize = 64;
+
+/// `server.drain`: how long sessions may be closed over at most. Default 30 s.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+
+/// Sessions that are closed in one second of a drain: their clients come back elsewhere at once,
+/// and a server takes on some thousands a second.
+pub(crate) const DRAINED_PER_SECOND: u64 = 1_000;
+
+/// How long connections may take, after the last session of a drain is closed, to hear of it.
+pub(crate) const DRAIN_TAIL: Duration = Duration::from_secs(3);
+
+/// Shards at most: a [`Sid`](bowline_proto::Sid) names its shard in one byte.
+pub(crate) const SHARDS_MAX: usize = 255;

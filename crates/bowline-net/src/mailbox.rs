@@ -1,0 +1,204 @@
+//! What reaches a shard from other tasks, threads and shards.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context as TaskContext, Waker},
+};
+
+use bowline_proto::{
+    Command, ExchangeId, Sid, SocketKey,
+    engineio::{SessionRequest, TransportName, Version},
+    hub,
+    wall::{Broadcast, Handshake, PostBody, Response},
+};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::{admission::Permit, handler::Context};
+
+/// One message to a shard.
+pub(crate) enum Message {
+    /// A polling GET without a sid.
+    Open { exchange: ExchangeId, handshake: Arc<Handshake>, reply: oneshot::Sender<Response> },
+    /// A polling GET of a session.
+    Get { exchange: ExchangeId, session: SessionRequest, reply: oneshot::Sender<Response> },
+    /// A polling POST of a session. The first message of an exchange brings the `reply`.
+    Post {
+        exchange: ExchangeId,
+        session: SessionRequest,
+        body: PostBody,
+        reply: Option<oneshot::Sender<Response>>,
+    },
+    /// Nobody waits for the response any more.
+    Aborted(ExchangeId),
+    /// What serves this session? Asked before a WebSocket is let through to it.
+    Find { session: Sid, reply: oneshot::Sender<Option<(TransportName, Version)>> },
+    /// A WebSocket whose handshake is done.
+    Adopt(Box<Adoption>),
+    /// A connection that another shard accepted for this one.
+    Connection(Box<crate::accept::Arrival>),
+    /// A broadcast of another shard, its own share done.
+    Forwarded(Broadcast),
+    /// How many receivers a shard found for a broadcast of this one.
+    Reached { report: u64, receivers: usize },
+    /// What a handler wants done.
+    Command(Command),
+    /// A handler lets a socket in.
+    Accept(SocketKey),
+    /// What a handler wants done on this shard.
+    Task(Task),
+    /// Somebody wants to know the counters.
+    Stats(oneshot::Sender<ShardStats>),
+    /// The server stops.
+    Drain,
+}
+
+/// Work for a shard's thread.
+pub(crate) type Task = Box<dyn FnOnce(&mut Context<'_>) + Send>;
+
+/// A WebSocket on its way from an HTTP connection to its shard.
+pub(crate) struct Adoption {
+    pub(crate) stream: std::net::TcpStream,
+    /// What the client sent behind its request.
+    pub(crate) unread: Bytes,
+    pub(crate) entry: Entry,
+    pub(crate) deflate: bool,
+    pub(crate) permit: Permit,
+}
+
+/// What a WebSocket came for.
+pub(crate) enum Entry {
+    /// To open a session.
+    Open(Arc<Handshake>),
+    /// To take over this one.
+    Attach(Sid),
+}
+
+/// What one shard tells of itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ShardStats {
+    pub(crate) hub: hub::Stats,
+    pub(crate) polling: usize,
+    pub(crate) websocket: usize,
+    pub(crate) requests_waiting: usize,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+/// The queues before one shard.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    queues: Mutex<Queues>,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// From connections (at most a few for each) and from other shards (which stop reading when
+    /// it grows): always taken.
+    inner: VecDeque<Message>,
+    /// From other threads: bounded by the sender.
+    outer: VecDeque<Message>,
+    /// The shard, asleep.
+    waker: Option<Waker>,
+    /// Shards to wake when `inner` was taken.
+    waiting: Vec<u8>,
+}
+
+/// The mailbox is full, or its server has stopped. What was to be said was not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the server is busy: too many commands wait for one of its shards")
+    }
+}
+
+impl std::error::Error for Busy {}
+
+impl Mailbox {
+    /// Takes a message from a connection or another shard and says how many wait now.
+    pub(crate) fn push(&self, message: Message) -> usize {
+        let mut queues = self.lock();
+        queues.inner.push_back(message);
+        let waiting = queues.inner.len();
+        let waker = queues.waker.take();
+        drop(queues);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        waiting
+    }
+
+    /// Takes a message from another thread unless `max` wait already.
+    pub(crate) fn push_outer(&self, message: Message, max: usize) -> Result<(), Busy> {
+        let mut queues = self.lock();
+        if queues.outer.len() >= max {
+            return Err(Busy);
+        }
+        queues.outer.push_back(message);
+        let waker = queues.waker.take();
+        drop(queues);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether `max` messages of other threads wait.
+    pub(crate) fn is_full(&self, max: usize) -> bool {
+        self.lock().outer.len() >= max
+    }
+
+    /// Moves what waits into the shard's hands, the outer queue only if it is wanted, and names
+    /// the shards that waited for this. If nothing waits, the shard is woken when something does.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &TaskContext<'_>,
+        inbox: &mut VecDeque<Message>,
+        outer_too: bool,
+        waiting: &mut Vec<u8>,
+    ) -> bool {
+        let mut queues = self.lock();
+        if inbox.is_empty() {
+            mem::swap(&mut queues.inner, inbox);
+        } else {
+            inbox.append(&mut queues.inner);
+        }
+        if outer_too {
+            inbox.append(&mut queues.outer);
+        }
+        mem::swap(&mut queues.waiting, waiting);
+        if inbox.is_empty() {
+            match &mut queues.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        !inbox.is_empty()
+    }
+
+    /// Whether more than `max` messages wait; if so `shard` is woken when they were taken.
+    pub(crate) fn wait_below(&self, max: usize, shard: u8) -> bool {
+        let mut queues = self.lock();
+        let above = queues.inner.len() > max;
+        if above && !queues.waiting.contains(&shard) {
+            queues.waiting.push(shard);
+        }
+        above
+    }
+
+    /// Wakes the shard without a message.
+    pub(crate) fn wake(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

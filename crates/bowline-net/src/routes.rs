@@ -1,0 +1,523 @@
+//! From a request's head to its answer: which path, who may, which shard.
+
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use bowline_proto::{
+    engineio::{
+        self, PollStyle, RequestConfig, RequestError, RequestHead, Route, SessionRequest,
+        TransportName, Version,
+    },
+    wall::{self, Handshake, PollBody, PostBody},
+    websocket::handshake::{HandshakeError, Upgrade, check_request},
+};
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
+    header::{
+        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE,
+        UPGRADE, USER_AGENT, X_XSS_PROTECTION,
+    },
+};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use tokio::sync::oneshot;
+
+use crate::{
+    admission::{Door, Standing},
+    builder::Engine,
+    connection::{Connection, Ticket},
+    cors,
+    exchange::Exchange,
+    limit,
+    mailbox::{Entry, Message},
+    process::Process,
+    stats::ProcessLimit,
+};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request.
+pub(crate) async fn respond(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let process = connection.local.process();
+    let mut answer = route(connection, request).await;
+    if process.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // The client's next request goes to whoever listens then.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let process = connection.local.process();
+    let path = request.uri().path();
+    if path == "/health/live" {
+        return of_kind("application/json", Bytes::from_static(br#"{"status":"live"}"#));
+    }
+    match connection.standing {
+        Standing::Served => {}
+        Standing::Full => return refused(StatusCode::SERVICE_UNAVAILABLE, "connections"),
+        Standing::AddressFull => {
+            return refused(StatusCode::TOO_MANY_REQUESTS, "connections-per-address");
+        }
+    }
+    if connection.door == Door::Admin {
+        return plain(StatusCode::NOT_FOUND, "not found\n");
+    }
+    if path.starts_with(&*process.engine.path) {
+        return engine(connection, request).await;
+    }
+    match (path, &process.page) {
+        ("/", Some(page)) => of_kind("text/html; charset=utf-8", page.clone()),
+        _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+    }
+}
+
+/// Answers a request to the engine path.
+async fn engine(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let process = connection.local.process();
+    let origins = &*process.engine.cors_allowed_origins;
+    if origins.is_empty() {
+        return engine_request(connection, request).await;
+    }
+    if request.method() == Method::OPTIONS {
+        return cors::preflight(origins, request.headers());
+    }
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut answer = engine_request(connection, request).await;
+    cors::label(origins, origin.as_ref(), answer.headers_mut());
+    answer
+}
+
+async fn engine_request(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let engine = &connection.local.process().engine;
+    let headers = request.headers();
+    let upgrade = asks_for_upgrade(headers);
+    let head = RequestHead {
+        method: request.method().as_str(),
+        query: request.uri().query().unwrap_or_default(),
+        origin: headers.get(ORIGIN).map(HeaderValue::as_bytes),
+        upgrade,
+    };
+    let config = RequestConfig {
+        polling: engine.polling,
+        websocket: engine.websocket,
+        allow_eio3: engine.allow_eio3,
+        allowed_origins: &engine.cors_allowed_origins,
+    };
+    match engineio::verify(&head, &config) {
+        Err(error) if upgrade => upgrade_refused(error.message()),
+        Err(error) => request_refused(error),
+        Ok(Route::Discard) => match check_request(head.method, joined(headers), false) {
+            Ok(accepted) => switch(connection, accepted, 0, None),
+            Err(error) => handshake_refused(error),
+        },
+        Ok(Route::Open { transport, version, style }) => {
+            open(connection, &request, transport, version, style).await
+        }
+        Ok(Route::Session(session)) => {
+            let owner = session.sid.shard();
+            if usize::from(owner) >= connection.local.process().shards.len() {
+                let error = RequestError::UnknownSid;
+                return if upgrade {
+                    upgrade_refused(error.message())
+                } else {
+                    request_refused(error)
+                };
+            }
+            if upgrade {
+                attach(connection, &request, session).await
+            } else {
+                poll(connection, request, session).await
+            }
+        }
+    }
+}
+
+/// Opens a session.
+async fn open(
+    connection: &Rc<Connection>,
+    request: &Request<Incoming>,
+    transport: TransportName,
+    version: Version,
+    style: PollStyle,
+) -> Answer {
+    let local = &connection.local;
+    let process = local.process();
+    if process.is_draining() {
+        return retry_later(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
+    }
+    if !process.admission.take_handshake(process.clock.now()) {
+        process.counters.on_limit(ProcessLimit::HandshakesPerSecond);
+        return retry_later(StatusCode::TOO_MANY_REQUESTS, "limits.handshakes-per-second\n");
+    }
+    let handshake = Arc::new(Handshake {
+        version,
+        poll_style: style,
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        headers: request
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect(),
+        address: Some(connection.peer.ip().to_canonical()),
+    });
+    match transport {
+        TransportName::WebSocket => {
+            let headers = request.headers();
+            let deflate = process.engine.compression;
+            match check_request(request.method().as_str(), joined(headers), deflate) {
+                Ok(accepted) => {
+                    switch(connection, accepted, local.shard(), Some(Entry::Open(handshake)))
+                }
+                Err(error) => handshake_refused(error),
+            }
+        }
+        TransportName::Polling => {
+            let (exchange, reply) = Exchange::new(local, local.shard());
+            exchange.tell(Message::Open { exchange: exchange.id(), handshake, reply });
+            let response = exchange.await;
+            polled(&process.engine, request.headers(), response)
+        }
+    }
+}
+
+/// Lets a WebSocket through to the session it names.
+async fn attach(
+    connection: &Rc<Connection>,
+    request: &Request<Incoming>,
+    session: SessionRequest,
+) -> Answer {
+    let process = connection.local.process();
+    let owner = session.sid.shard();
+    if let Err(error) = session.verify(find(process, session).await) {
+        return upgrade_refused(error.message());
+    }
+    let deflate = process.engine.compression;
+    match check_request(request.method().as_str(), joined(request.headers()), deflate) {
+        Ok(accepted) => {
+            // With another transport than `websocket` there is nothing to upgrade to.
+            let entry = (session.transport == TransportName::WebSocket)
+                .then_some(Entry::Attach(session.sid));
+            switch(connection, accepted, owner, entry)
+        }
+        Err(error) => handshake_refused(error),
+    }
+}
+
+/// Asks the owner of a session what serves it.
+async fn find(process: &Process, session: SessionRequest) -> Option<(TransportName, Version)> {
+    let (reply, answer) = oneshot::channel();
+    let owner = &process.shards[usize::from(session.sid.shard())];
+    owner.mailbox.push(Message::Find { session: session.sid, reply });
+    answer.await.ok().flatten()
+}
+
+/// One polling request of a session.
+async fn poll(
+    connection: &Rc<Connection>,
+    request: Request<Incoming>,
+    session: SessionRequest,
+) -> Answer {
+    let local = &connection.local;
+    let process = local.process();
+    let owner = session.sid.shard();
+    let (head, body) = request.into_parts();
+    let ours = session.transport == TransportName::Polling
+        && (head.method == Method::GET || head.method == Method::POST);
+    if !ours {
+        return match session.verify(find(process, session).await) {
+            Err(error) => request_refused(error),
+            Ok(()) => empty(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+    }
+    let (exchange, reply) = Exchange::new(local, owner);
+    if head.method == Method::GET {
+        exchange.tell(Message::Get { exchange: exchange.id(), session, reply });
+        let response = exchange.await;
+        return polled(&process.engine, &head.headers, response);
+    }
+    let binary = head.headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/octet-stream");
+    let (response, read) =
+        post(exchange, reply, process, body, |exchange, body, reply| Message::Post {
+            exchange,
+            session,
+            body: match body {
+                Arrived::Begun => PostBody::Begun,
+                Arrived::TooBig => PostBody::TooBig,
+                Arrived::Whole(body) => PostBody::Whole { body, binary },
+            },
+            reply,
+        })
+        .await;
+    if !read {
+        connection.unread_body.set(true);
+    }
+    let mut answer = polled(&process.engine, &head.headers, response);
+    if !read {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// How much of a body is there.
+enum Arrived {
+    Begun,
+    TooBig,
+    Whole(Bytes),
+}
+
+/// Takes a POST to its owner while its body arrives. Also says whether the body was read to its
+/// end.
+async fn post(
+    exchange: Exchange,
+    reply: oneshot::Sender<wall::Response>,
+    process: &Process,
+    body: Incoming,
+    message: impl Fn(
+        bowline_proto::ExchangeId,
+        Arrived,
+        Option<oneshot::Sender<wall::Response>>,
+    ) -> Message,
+) -> (wall::Response, bool) {
+    let id = exchange.id();
+    let mut exchange = pin!(exchange);
+    let mut reply = Some(reply);
+    let mut body = pin!(tokio::time::timeout(
+        limit::BODY_TIMEOUT,
+        read_body(body, process.engine.max_payload_bytes)
+    ));
+    // Most bodies have come with their head: then the shard hears of them once.
+    let mut arrived = at_once(body.as_mut()).await;
+    if arrived.is_none() {
+        exchange.tell(message(id, Arrived::Begun, reply.take()));
+        let early = poll_fn(|cx| {
+            if let Poll::Ready(response) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(Some(response));
+            }
+            body.as_mut().poll(cx).map(|it| {
+                arrived = Some(it);
+                None
+            })
+        })
+        .await;
+        if let Some(response) = early {
+            return (response, false);
+        }
+    }
+    match arrived {
+        Some(Ok(Ok(body))) => {
+            exchange.tell(message(id, Arrived::Whole(body), reply));
+            (exchange.await, true)
+        }
+        Some(Ok(Err(BodyError::TooBig))) => {
+            exchange.tell(message(id, Arrived::TooBig, reply));
+            (exchange.await, false)
+        }
+        // The exchange is dropped unanswered: the shard hears that the request was aborted.
+        Some(Ok(Err(BodyError::Broken))) => (wall::Response::Status(400), false),
+        Some(Err(_)) | None => (wall::Response::Status(408), false),
+    }
+}
+
+/// Polls a future once.
+async fn at_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx: &mut TaskContext<'_>| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+enum BodyError {
+    TooBig,
+    Broken,
+}
+
+async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > max_bytes as u64 {
+        return Err(BodyError::TooBig);
+    }
+    let mut body = pin!(body);
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if first.len() + all.len() + data.len() > max_bytes {
+            return Err(BodyError::TooBig);
+        }
+        if first.is_empty() && all.is_empty() {
+            // A body of one piece is not copied.
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Turns the connection into a WebSocket once this answer is written.
+fn switch(connection: &Connection, accepted: Upgrade, shard: u8, entry: Option<Entry>) -> Answer {
+    let mut answer = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = answer.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let deflate = accepted.extensions.is_some();
+    for (name, value) in [
+        (SEC_WEBSOCKET_ACCEPT, Some(accepted.accept)),
+        (SEC_WEBSOCKET_PROTOCOL, accepted.protocol),
+        (SEC_WEBSOCKET_EXTENSIONS, accepted.extensions),
+    ] {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    connection.ticket.replace(Some(Ticket { shard, deflate, entry }));
+    answer
+}
+
+/// Whether `Connection` and `Upgrade` ask for another protocol, whichever: what Node calls an
+/// upgrade.
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Looks headers up; several of a name are one list.
+fn joined<'a>(headers: &'a HeaderMap) -> impl Fn(&'static str) -> Option<Cow<'a, str>> {
+    |name| {
+        let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        let first = Cow::Borrowed(values.next()?);
+        Some(values.fold(first, |all, value| Cow::Owned(format!("{all}, {value}"))))
+    }
+}
+
+/// What a shard answered, as HTTP.
+fn polled(engine: &Engine, request: &HeaderMap, response: wall::Response) -> Answer {
+    match response {
+        wall::Response::Open { sid, body } => {
+            let mut answer = polling_body(request, body);
+            if let Some(name) = &engine.cookie {
+                let cookie = format!("{name}={sid}; Path=/; HttpOnly; SameSite=Lax");
+                if let Ok(cookie) = HeaderValue::try_from(cookie) {
+                    answer.headers_mut().insert(SET_COOKIE, cookie);
+                }
+            }
+            answer
+        }
+        wall::Response::Payload(body) => polling_body(request, body),
+        wall::Response::Taken => {
+            let mut answer = of_kind("text/html", Bytes::from_static(b"ok"));
+            label_polling(request, answer.headers_mut());
+            answer
+        }
+        wall::Response::Refused(error) => request_refused(error),
+        wall::Response::Status(503) => {
+            retry_later(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n")
+        }
+        wall::Response::Status(status) => {
+            empty(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+        }
+    }
+}
+
+fn polling_body(request: &HeaderMap, body: PollBody) -> Answer {
+    let (kind, body) = match body {
+        PollBody::Text(body) => ("text/plain; charset=UTF-8", body),
+        PollBody::Binary(body) => ("application/octet-stream", body),
+        PollBody::Script(body) => ("text/javascript; charset=UTF-8", body),
+    };
+    let mut answer = of_kind(kind, body);
+    label_polling(request, answer.headers_mut());
+    answer
+}
+
+/// What the reference puts on every answer to a poll.
+fn label_polling(request: &HeaderMap, headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let agent = request.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let names = |part: &[u8]| agent.windows(part.len()).any(|window| window == part);
+    if names(b";MSIE") || names(b"Trident/") {
+        headers.insert(X_XSS_PROTECTION, HeaderValue::from_static("0"));
+    }
+}
+
+fn request_refused(error: RequestError) -> Answer {
+    let mut answer = of_kind("application/json", Bytes::from(error.json()));
+    *answer.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    answer
+}
+
+/// The one answer to an upgrade that fails, whatever the reason.
+fn upgrade_refused(message: &'static str) -> Answer {
+    let mut answer = of_kind("text/html", Bytes::from_static(message.as_bytes()));
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// The answer to a WebSocket handshake that is not one.
+fn handshake_refused(error: HandshakeError) -> Answer {
+    let mut answer = of_kind("text/html", Bytes::from(error.to_string()));
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    match status {
+        StatusCode::UPGRADE_REQUIRED => {
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        StatusCode::METHOD_NOT_ALLOWED => {
+            headers.insert(ALLOW, HeaderValue::from_static("GET"));
+        }
+        _ => {}
+    }
+    answer
+}
+
+/// The answer on a connection that was let in only to hear it.
+fn refused(status: StatusCode, limit: &'static str) -> Answer {
+    let mut answer = retry_later(status, "");
+    *answer.body_mut() = Full::new(Bytes::from(format!("limits.{limit}\n")));
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+fn retry_later(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = plain(status, text);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Answer {
+    let mut answer = of_kind("text/plain; charset=utf-8", Bytes::from_static(text.as_bytes()));
+    *answer.status_mut() = status;
+    answer
+}
+
+fn of_kind(kind: &'static str, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = status;
+    answer
+}

@@ -1,0 +1,681 @@
+//! One shard: the turn. Everything that is ready is handed to the hub, everything the hub wants
+//! done is done, and every socket that has something to say writes once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    future::poll_fn,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use bowline_proto::{
+    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Time, TransportId,
+    engineio::SessionRequest,
+    hub,
+    wall::{AckError, HandlerId, Lost, Origin, Response},
+    websocket::{self, DecodeConfig, Incoming, OpCode},
+};
+use tokio::sync::oneshot;
+
+use crate::{
+    accept::Local,
+    entropy::Entropy,
+    handler::{Ack, ConnectRequest, Context, Desk, SessionRef, SocketRef, Wish, token_shard},
+    limit,
+    mailbox::{Adoption, Entry, Message, ShardStats},
+    process::Process,
+    transport::{FlushOutcome, ReadOutcome, Ready, State, Transports},
+};
+
+/// One thread's share of the server.
+pub(crate) struct Shard {
+    index: u8,
+    process: Arc<Process>,
+    local: Local,
+    /// The time of this turn.
+    now: Time,
+    hub: Hub,
+    desk: Desk,
+    transports: Transports,
+    /// HTTP requests that wait for the hub's answer.
+    exchanges: HashMap<ExchangeId, oneshot::Sender<Response>, ExchangeHash>,
+    scratch: Vec<u8>,
+    decode: DecodeConfig,
+    ready: Vec<Ready>,
+    inbox: VecDeque<Message>,
+    /// Shards that must take messages before this one reads more from its sockets.
+    congested: Vec<u8>,
+    /// Shards that waited for this one to take its messages.
+    waiting: Vec<u8>,
+    /// The hub was told something since polls were last answered.
+    fed: bool,
+    drain: Option<Drain>,
+}
+
+/// A stop under way.
+struct Drain {
+    /// Sessions to close, the next one last.
+    schedule: Vec<(Time, SessionKey)>,
+    /// When to stop waiting for sessions.
+    sessions_until: Time,
+    /// When to stop waiting for connections; set when the last session is gone.
+    connections_until: Option<Time>,
+}
+
+impl Shard {
+    /// # Errors
+    ///
+    /// The system gave no epoll descriptor.
+    pub(crate) fn new(
+        index: u8,
+        process: Arc<Process>,
+        local: Local,
+        config: hub::Config,
+    ) -> io::Result<Self> {
+        let mut entropy = Entropy::new();
+        let max_message_bytes = config.limits.max_payload_bytes;
+        Ok(Self {
+            index,
+            now: process.clock.now(),
+            hub: Hub::new(config, entropy.bytes()),
+            process,
+            local,
+            desk: Desk::new(entropy),
+            transports: Transports::new()?,
+            exchanges: HashMap::default(),
+            scratch: vec![0; limit::SCRATCH_BYTES],
+            decode: DecodeConfig { max_message_bytes, deflate: false },
+            ready: Vec::new(),
+            inbox: VecDeque::new(),
+            congested: Vec::new(),
+            waiting: Vec::new(),
+            fed: false,
+            drain: None,
+        })
+    }
+
+    /// Serves until a drain is over.
+    ///
+    /// # Errors
+    ///
+    /// The system stopped telling of sockets: nothing can be served any more.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        let sleep = tokio::time::sleep_until(self.process.clock.instant(self.now));
+        tokio::pin!(sleep);
+        let mut armed = self.now;
+        loop {
+            let deadline = self.next_deadline();
+            if let Some(at) = deadline
+                && at != armed
+            {
+                armed = at;
+                sleep.as_mut().reset(self.process.clock.instant(at));
+            }
+            if self.is_idle() {
+                poll_fn(|cx| self.poll_wake(cx, deadline.is_some(), sleep.as_mut())).await?;
+            } else {
+                // The driver is polled in between, and the other tasks have their turn.
+                tokio::task::yield_now().await;
+                poll_fn(|cx| {
+                    let woken = self.poll_wake(cx, false, sleep.as_mut());
+                    if let Poll::Ready(Err(error)) = woken {
+                        Poll::Ready(Err(error))
+                    } else {
+                        Poll::Ready(Ok(()))
+                    }
+                })
+                .await?;
+            }
+            self.now = self.process.clock.now();
+            self.turn()?;
+            if self.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether nothing is to be done before something happens.
+    fn is_idle(&self) -> bool {
+        let reads_wait = !self.congested.is_empty();
+        self.inbox.is_empty() && (reads_wait || !self.transports.has_more())
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let drain = self.drain.as_ref().map(|drain| {
+            let session = drain.schedule.last().map(|(at, _)| *at);
+            session.or(drain.connections_until).unwrap_or(drain.sessions_until)
+        });
+        [self.hub.poll_timeout().map(|(at, _)| at), self.transports.poll_timeout(), drain]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Ready when there may be something to do.
+    fn poll_wake(
+        &mut self,
+        cx: &mut TaskContext<'_>,
+        timed: bool,
+        sleep: Pin<&mut tokio::time::Sleep>,
+    ) -> Poll<io::Result<()>> {
+        let mut woken = false;
+        let shards = &self.process.shards;
+        if self.inbox.is_empty() {
+            let outer_too = self.congested.is_empty();
+            woken |= shards[usize::from(self.index)].mailbox.poll_take(
+                cx,
+                &mut self.inbox,
+                outer_too,
+                &mut self.waiting,
+            );
+            for peer in self.waiting.drain(..) {
+                shards[usize::from(peer)].mailbox.wake();
+            }
+        }
+        // After the mailbox has this shard's waker: a peer that makes room now finds it.
+        if !self.congested.is_empty() {
+            let above = |peer: &u8| {
+                shards[usize::from(*peer)].mailbox.wait_below(limit::PEER_HIGH, self.index)
+            };
+            self.congested.retain(above);
+            woken |= self.congested.is_empty();
+        }
+        if let Poll::Ready(result) = self.transports.poll_ready(cx) {
+            result?;
+            woken = true;
+        }
+        if timed && sleep.poll(cx).is_ready() {
+            woken = true;
+        }
+        if woken { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Takes in what is ready, a bounded share of it, and carries out what follows.
+    fn turn(&mut self) -> io::Result<()> {
+        self.turn_sockets()?;
+        for _ in 0..limit::MESSAGES_PER_TURN {
+            let Some(message) = self.inbox.pop_front() else { break };
+            self.on_message(message);
+        }
+        if self.hub.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+            self.feed(Input::Timeout);
+        }
+        self.transports.handle_timeout(self.now);
+        self.continue_drain();
+        self.end_turn();
+        Ok(())
+    }
+
+    fn turn_sockets(&mut self) -> io::Result<()> {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.transports.take_events(&mut ready)?;
+        // Those left from the last turn come first, and only those: what is put back now waits
+        // for the next.
+        let reads = self.congested.is_empty();
+        if reads {
+            for _ in 0..self.transports.unread.len() {
+                let Some(id) = self.transports.next_unread() else { break };
+                self.read(id);
+            }
+        }
+        for Ready { id, readable, writable } in ready.drain(..) {
+            if writable {
+                self.transports.unblock(id);
+            }
+            if readable {
+                if reads {
+                    self.read(id);
+                } else {
+                    self.transports.read_later(id);
+                }
+            }
+        }
+        self.ready = ready;
+        Ok(())
+    }
+
+    /// Answers polls and writes, until nothing follows from it.
+    fn end_turn(&mut self) {
+        loop {
+            if std::mem::take(&mut self.fed) {
+                self.hub.handle_input(self.now, Input::TurnEnd);
+                self.carry_out();
+                self.grant_wishes();
+            }
+            while let Some(id) = self.transports.next_touched() {
+                match self.transports.flush(id) {
+                    FlushOutcome::Gone | FlushOutcome::Done => {}
+                    FlushOutcome::CaughtUp => self.feed_backlog(id, 0),
+                    FlushOutcome::Left(bytes) => self.feed_backlog(id, bytes),
+                    FlushOutcome::Failed => self.lose(id, Lost::Failed),
+                }
+            }
+            if !self.fed {
+                break;
+            }
+        }
+    }
+
+    fn feed_backlog(&mut self, transport: TransportId, bytes: usize) {
+        if self.transports.get_mut(transport).is_some_and(|it| it.state == State::Open) {
+            self.feed(Input::Backlog { transport, bytes });
+        }
+    }
+
+    // The sockets.
+
+    /// Reads one socket's share of a turn.
+    fn read(&mut self, id: TransportId) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        match self.transports.read(id, &mut scratch) {
+            ReadOutcome::Nothing => {}
+            ReadOutcome::Ended => self.lose(id, Lost::Closed),
+            ReadOutcome::Failed => self.lose(id, Lost::Failed),
+            ReadOutcome::Some { bytes, more } => {
+                self.decode(id, &mut scratch[..bytes]);
+                if more {
+                    self.transports.read_later(id);
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// Hands what a socket sent to the hub, message by message.
+    fn decode(&mut self, id: TransportId, mut input: &mut [u8]) {
+        loop {
+            // Looked up each time: a message may have closed its own socket.
+            let Some(transport) = self.transports.get_mut(id) else { return };
+            if transport.state != State::Open {
+                return;
+            }
+            let config = DecodeConfig { deflate: transport.deflate, ..self.decode };
+            match transport.decoder.decode(&config, &mut input) {
+                Ok(None) => return,
+                Ok(Some(Incoming::Message(message))) => {
+                    self.feed(Input::Message { transport: id, message });
+                }
+                Ok(Some(Incoming::Ping(payload))) => {
+                    let pong = websocket::server_frame(OpCode::Pong, &[&payload]);
+                    self.transports.send(id, &pong);
+                }
+                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Close(frame))) => {
+                    self.transports.close(self.now, id, frame.code);
+                    self.feed(Input::Lost { transport: id, why: Lost::Closed });
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "websocket closed");
+                    self.transports.close(self.now, id, Some(error.close_code()));
+                    let why = match error {
+                        websocket::Error::TooBig { .. } => Lost::TooBig,
+                        _ => Lost::Protocol,
+                    };
+                    self.feed(Input::Lost { transport: id, why });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A socket has gone.
+    fn lose(&mut self, id: TransportId, why: Lost) {
+        let known = self.transports.get_mut(id).is_some_and(|it| it.state == State::Open);
+        self.transports.remove(id);
+        if known {
+            self.feed(Input::Lost { transport: id, why });
+        }
+    }
+
+    fn adopt(&mut self, adoption: Adoption) {
+        let Adoption { stream, unread, entry, deflate, mut permit } = adoption;
+        permit.move_to(self.index);
+        let transport = match self.transports.insert(stream, deflate, permit) {
+            Ok(transport) => transport,
+            Err(error) => {
+                tracing::warn!(%error, "a websocket cannot be watched and is closed");
+                return;
+            }
+        };
+        match entry {
+            // A session that opens now would have to be closed in the same breath.
+            Entry::Open(_) if self.drain.is_some() => {
+                self.transports.close(self.now, transport, Some(1001));
+                return;
+            }
+            Entry::Open(handshake) => {
+                let id = self.desk.entropy.sid(self.index);
+                let origin = Origin::WebSocket { transport, deflate };
+                self.feed(Input::Open { id, origin, handshake });
+            }
+            Entry::Attach(session) => self.feed(Input::Attach { transport, session, deflate }),
+        }
+        if !unread.is_empty() {
+            self.decode(transport, &mut unread.to_vec());
+        }
+    }
+
+    // The hub.
+
+    /// Tells the hub something and does what it wants.
+    fn feed(&mut self, input: Input) {
+        self.fed = true;
+        self.hub.handle_input(self.now, input);
+        self.carry_out();
+        self.grant_wishes();
+    }
+
+    fn grant_wishes(&mut self) {
+        while let Some(wish) = self.desk.wishes.pop_front() {
+            match wish {
+                Wish::Here(command) => self.command(command),
+                Wish::There(shard, message) => {
+                    self.process.shards[usize::from(shard)].mailbox.push(message);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.fed = true;
+        if let Command::Emit { socket, ack: Some(ack), .. } = &command
+            && self.hub.socket(*socket).is_none()
+        {
+            // The hub says nothing of sockets that have gone.
+            self.acked(ack.token, Err(AckError::Disconnected));
+            return;
+        }
+        self.hub.handle_input(self.now, Input::Command(command));
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Send { mut receivers, frame } => {
+                    while let Some(id) = self.hub.next_receiver(&mut receivers) {
+                        self.transports.send(id, &frame);
+                    }
+                }
+                Output::Respond { exchange, response } => {
+                    if let Some(reply) = self.exchanges.remove(&exchange) {
+                        // Nobody there: the request's own end says so with `Aborted`.
+                        let _ = reply.send(response);
+                    }
+                }
+                Output::Close { transport, code } => {
+                    self.transports.close(self.now, transport, code)
+                }
+                Output::Deliver { handler, event } => self.deliver(handler, event),
+                Output::Forward(broadcast) => self.forward(&broadcast),
+                Output::Reached { report, receivers } => self.on_reached(report, receivers),
+            }
+        }
+    }
+
+    fn forward(&mut self, broadcast: &bowline_proto::wall::Broadcast) {
+        for peer in (0..self.process.shards.len() as u8).filter(|peer| *peer != self.index) {
+            let mailbox = &self.process.shards[usize::from(peer)].mailbox;
+            let waiting = mailbox.push(Message::Forwarded(broadcast.clone()));
+            if waiting > limit::PEER_HIGH && !self.congested.contains(&peer) {
+                self.congested.push(peer);
+            }
+        }
+    }
+
+    fn on_reached(&mut self, report: u64, receivers: usize) {
+        let owner = token_shard(report);
+        if owner != self.index {
+            let mailbox = &self.process.shards[usize::from(owner)].mailbox;
+            mailbox.push(Message::Reached { report, receivers });
+            return;
+        }
+        let Some(pending) = self.desk.reports.get_mut(&report) else { return };
+        pending.receivers += receivers;
+        pending.shards_left = pending.shards_left.saturating_sub(1);
+        if pending.shards_left == 0
+            && let Some(pending) = self.desk.reports.remove(&report)
+        {
+            self.call(|cx, _| (pending.done)(cx, pending.receivers));
+        }
+    }
+
+    // The handlers.
+
+    fn deliver(&mut self, handler: HandlerId, event: Event) {
+        let shard = self.index;
+        let socket_ref = |key| SocketRef { shard, key };
+        let session_ref = |key| SessionRef { shard, key };
+        let index = usize::from(handler);
+        match event {
+            Event::Event { socket, args, ack } => {
+                let socket = socket_ref(socket);
+                let ack = ack.map(|id| Ack { socket, id });
+                self.call(|cx, process| {
+                    process.handlers.namespaces[index].on_event(cx, socket, args, ack);
+                });
+            }
+            Event::Connect { socket, namespace, auth, handshake } => self.call(|cx, process| {
+                let socket = socket_ref(socket);
+                let request = ConnectRequest::new(process, socket, namespace, auth, handshake);
+                process.handlers.namespaces[index].on_connect(cx, request);
+            }),
+            Event::Disconnect { socket, reason } => self.call(|cx, process| {
+                process.handlers.namespaces[index].on_disconnect(cx, socket_ref(socket), reason);
+            }),
+            Event::Ack { token, result, .. } => self.acked(token, result),
+            Event::Open { session, handshake, .. } => self.call(|cx, process| {
+                if let Some(engine) = &process.handlers.engine {
+                    engine.on_open(cx, session_ref(session), &handshake);
+                }
+            }),
+            Event::Message { session, message } => self.call(|cx, process| {
+                if let Some(engine) = &process.handlers.engine {
+                    engine.on_message(cx, session_ref(session), message);
+                }
+            }),
+            Event::Close { session, reason } => self.call(|cx, process| {
+                if let Some(engine) = &process.handlers.engine {
+                    engine.on_close(cx, session_ref(session), reason);
+                }
+            }),
+        }
+    }
+
+    fn acked(&mut self, token: u64, result: Result<bowline_proto::socketio::Args, AckError>) {
+        if let Some(done) = self.desk.acks.remove(&token) {
+            self.call(|cx, _| done(cx, result));
+        }
+    }
+
+    /// Runs code of the application. If it panics, the server goes on without what it wanted.
+    fn call(&mut self, code: impl FnOnce(&mut Context<'_>, &Arc<Process>)) {
+        let process = &self.process;
+        let mut cx = Context { shard: self.index, process, hub: &self.hub, desk: &mut self.desk };
+        // Nothing of the shard is borrowed mutably but the desk, whose queues are whole between
+        // any two of its calls.
+        let result = catch_unwind(AssertUnwindSafe(|| code(&mut cx, process)));
+        if result.is_err() {
+            process.counters.on_handler_panic();
+            tracing::error!("a handler panicked; its socket goes on");
+        }
+    }
+
+    // Messages.
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Get { exchange, session, reply } => {
+                if self.expect(exchange, session, Some(reply)) {
+                    self.feed(Input::Get { exchange, session: session.sid });
+                }
+            }
+            Message::Post { exchange, session, body, reply } => {
+                if self.expect(exchange, session, reply) {
+                    self.feed(Input::Post { exchange, session: session.sid, body });
+                }
+            }
+            Message::Open { exchange, handshake, reply } => {
+                if self.drain.is_some() {
+                    let _ = reply.send(Response::Status(503));
+                    return;
+                }
+                self.exchanges.insert(exchange, reply);
+                let id = self.desk.entropy.sid(self.index);
+                self.feed(Input::Open { id, origin: Origin::Polling(exchange), handshake });
+            }
+            Message::Aborted(exchange) => {
+                self.exchanges.remove(&exchange);
+                self.feed(Input::Aborted { exchange });
+            }
+            Message::Find { session, reply } => {
+                let _ = reply.send(self.hub.session_transport(session));
+            }
+            Message::Adopt(adoption) => self.adopt(*adoption),
+            Message::Connection(arrival) => self.local.take_in(*arrival),
+            Message::Forwarded(broadcast) => {
+                let broadcast = bowline_proto::wall::Broadcast { forwarded: true, ..broadcast };
+                self.command(Command::Broadcast(broadcast));
+                self.grant_wishes();
+            }
+            Message::Reached { report, receivers } => {
+                self.on_reached(report, receivers);
+                self.grant_wishes();
+            }
+            Message::Command(command) => {
+                self.command(command);
+                self.grant_wishes();
+            }
+            Message::Accept(socket) => {
+                let id = self.desk.entropy.sid(self.index);
+                self.command(Command::Accept { socket, id });
+                self.grant_wishes();
+            }
+            Message::Task(task) => {
+                self.call(|cx, _| task(cx));
+                self.grant_wishes();
+            }
+            Message::Stats(reply) => {
+                let _ = reply.send(self.stats());
+            }
+            Message::Drain => self.start_drain(),
+        }
+    }
+
+    /// Notes who waits for the answer to a request, unless it is refused here. The second message
+    /// of an exchange has no `reply`.
+    fn expect(
+        &mut self,
+        exchange: ExchangeId,
+        session: SessionRequest,
+        reply: Option<oneshot::Sender<Response>>,
+    ) -> bool {
+        let Some(reply) = reply else { return true };
+        if let Err(error) = session.verify(self.hub.session_transport(session.sid)) {
+            let _ = reply.send(Response::Refused(error));
+            return false;
+        }
+        self.exchanges.insert(exchange, reply);
+        true
+    }
+
+    fn stats(&self) -> ShardStats {
+        let (polling, websocket) = self.hub.sessions_by_transport();
+        ShardStats {
+            hub: self.hub.stats().clone(),
+            polling,
+            websocket,
+            requests_waiting: self.exchanges.len(),
+            bytes_in: self.transports.bytes_in,
+            bytes_out: self.transports.bytes_out,
+        }
+    }
+
+    // The end.
+
+    fn start_drain(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        self.local.stop_accepting();
+        let mut sessions = self.hub.sessions().collect::<Vec<_>>();
+        let all = sessions.len() as u64 * self.process.shards.len() as u64;
+        let spread = all.saturating_mul(1_000_000) / limit::DRAINED_PER_SECOND;
+        let spread = spread.min(u64::try_from(self.process.drain.as_micros()).unwrap_or(u64::MAX));
+        let entropy = &mut self.desk.entropy;
+        let mut schedule = sessions
+            .drain(..)
+            .map(|session| {
+                let after = std::time::Duration::from_micros(entropy.below(spread));
+                (self.now + after, session)
+            })
+            .collect::<Vec<_>>();
+        schedule.sort_unstable_by(|a, b| b.cmp(a));
+        tracing::info!(sessions = schedule.len(), shard = self.index, "draining");
+        let sessions_until = self.now + self.process.drain;
+        self.drain = Some(Drain { schedule, sessions_until, connections_until: None });
+        self.continue_drain();
+    }
+
+    fn continue_drain(&mut self) {
+        let now = self.now;
+        while let Some(drain) = &mut self.drain {
+            let due = drain.schedule.pop_if(|(at, _)| *at <= now);
+            let Some((_, session)) = due else { break };
+            self.feed(Input::Drain { session });
+        }
+        let sessions = self.hub.session_count();
+        let Some(drain) = &mut self.drain else { return };
+        if drain.connections_until.is_none()
+            && drain.schedule.is_empty()
+            && (sessions == 0 || drain.sessions_until <= now)
+        {
+            // Responses that were given just now are on their way; connections are told to end
+            // when they have been written.
+            drain.connections_until = Some(now + limit::DRAIN_TAIL);
+            self.local.close_connections();
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        let Some(until) = self.drain.as_ref().and_then(|drain| drain.connections_until) else {
+            return false;
+        };
+        until <= self.now || (self.transports.len() == 0 && self.local.connections() == 0)
+    }
+}
+
+/// Hashes the numbers that shards give their exchanges; no peer has a say in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct ExchangeHash;
+
+impl std::hash::BuildHasher for ExchangeHash {
+    type Hasher = ExchangeHasher;
+
+    fn build_hasher(&self) -> ExchangeHasher {
+        ExchangeHasher(0)
+    }
+}
+
+struct ExchangeHasher(u64);
+
+impl std::hash::Hasher for ExchangeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // A product with a large odd number spreads neighbours; the table looks at both ends.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}

@@ -1,0 +1,201 @@
+//! What the shell counts, and the whole picture for whoever asks.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use bowline_proto::hub;
+
+use crate::{mailbox::ShardStats, process::Process};
+
+/// Why `accept` failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptError {
+    /// The process has no descriptor left.
+    Emfile,
+    /// The system has no descriptor left.
+    Enfile,
+    /// The client was gone before it was accepted.
+    Aborted,
+    /// Anything else.
+    Other,
+}
+
+impl AcceptError {
+    /// Every kind, in declaration order.
+    pub const ALL: [Self; 4] = [Self::Emfile, Self::Enfile, Self::Aborted, Self::Other];
+
+    /// The name operators see, in `bowline_accept_errors_total{kind}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Emfile => "emfile",
+            Self::Enfile => "enfile",
+            Self::Aborted => "aborted",
+            Self::Other => "other",
+        }
+    }
+
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match rustix::io::Errno::from_io_error(error) {
+            Some(rustix::io::Errno::MFILE) => Self::Emfile,
+            Some(rustix::io::Errno::NFILE) => Self::Enfile,
+            Some(rustix::io::Errno::CONNABORTED) => Self::Aborted,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A limit of the whole process that was hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessLimit {
+    /// `limits.connections`
+    Connections,
+    /// `limits.connections-per-address`
+    ConnectionsPerAddress,
+    /// `limits.handshakes-per-second`
+    HandshakesPerSecond,
+    /// `limits.request-head`
+    RequestHead,
+}
+
+impl ProcessLimit {
+    /// Every limit, in declaration order.
+    pub const ALL: [Self; 4] = [
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::HandshakesPerSecond,
+        Self::RequestHead,
+    ];
+
+    /// The key as operators write it, in `bowline_limit_hits_total{limit}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections-per-address",
+            Self::HandshakesPerSecond => "handshakes-per-second",
+            Self::RequestHead => "request-head",
+        }
+    }
+}
+
+/// The counters of a process that its shards share. Rare things only: what happens for every
+/// message is counted by the shard alone.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    accepted: AtomicU64,
+    accept_errors: [AtomicU64; AcceptError::ALL.len()],
+    limit_hits: [AtomicU64; ProcessLimit::ALL.len()],
+    handler_panics: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn on_accepted(&self) {
+        self.accepted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_accept_error(&self, kind: AcceptError) {
+        self.accept_errors[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_limit(&self, limit: ProcessLimit) {
+        self.limit_hits[limit as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn on_handler_panic(&self) {
+        self.handler_panics.fetch_add(1, Relaxed);
+    }
+}
+
+/// What a server has counted since its start, and what it holds.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// The counters of the hubs, added up.
+    pub hub: hub::Stats,
+    /// Sessions that polling serves now.
+    pub sessions_polling: usize,
+    /// Sessions that a WebSocket serves now.
+    pub sessions_websocket: usize,
+    /// HTTP requests that wait for their session now: mostly polls.
+    pub requests_waiting: usize,
+    /// Connections open now, HTTP and WebSocket.
+    pub connections: usize,
+    /// Connections open now only to be refused.
+    pub connections_refused: usize,
+    /// Connections that were accepted.
+    pub accepted: u64,
+    /// Failed `accept` calls, by [`AcceptError`].
+    pub accept_errors: [u64; AcceptError::ALL.len()],
+    /// Hits of process-wide limits, by [`ProcessLimit`].
+    pub limit_hits: [u64; ProcessLimit::ALL.len()],
+    /// Calls of a handler that panicked.
+    pub handler_panics: u64,
+    /// Bytes read from WebSockets.
+    pub websocket_bytes_in: u64,
+    /// Bytes written to WebSockets.
+    pub websocket_bytes_out: u64,
+}
+
+impl Stats {
+    pub(crate) fn gather(process: &Process, shards: &[ShardStats]) -> Self {
+        let counters = &process.counters;
+        let (connections, connections_refused) = process.admission.counts();
+        let mut stats = Self {
+            connections,
+            connections_refused,
+            accepted: counters.accepted.load(Relaxed),
+            accept_errors: counters.accept_errors.each_ref().map(|count| count.load(Relaxed)),
+            limit_hits: counters.limit_hits.each_ref().map(|count| count.load(Relaxed)),
+            handler_panics: counters.handler_panics.load(Relaxed),
+            ..Self::default()
+        };
+        for shard in shards {
+            stats.sessions_polling += shard.polling;
+            stats.sessions_websocket += shard.websocket;
+            stats.requests_waiting += shard.requests_waiting;
+            stats.websocket_bytes_in += shard.bytes_in;
+            stats.websocket_bytes_out += shard.bytes_out;
+            add(&mut stats.hub, &shard.hub);
+        }
+        stats
+    }
+}
+
+fn add(sum: &mut hub::Stats, part: &hub::Stats) {
+    fn each<const N: usize>(sum: &mut [u64; N], part: &[u64; N]) {
+        for (sum, part) in sum.iter_mut().zip(part) {
+            *sum += part;
+        }
+    }
+    // Taken apart by name, so that a counter that is added to the hub cannot be forgotten here.
+    let hub::Stats {
+        opened_polling,
+        opened_websocket,
+        upgraded,
+        upgrade_failures,
+        closed,
+        connects_accepted,
+        connects_refused,
+        packets_in,
+        packets_out,
+        events_in,
+        events_out,
+        slow_receivers,
+        limit_hits,
+        wakeups,
+    } = part;
+    sum.opened_polling += opened_polling;
+    sum.opened_websocket += opened_websocket;
+    sum.upgraded += upgraded;
+    each(&mut sum.upgrade_failures, upgrade_failures);
+    each(&mut sum.closed, closed);
+    sum.connects_accepted += connects_accepted;
+    sum.connects_refused += connects_refused;
+    sum.packets_in += packets_in;
+    sum.packets_out += packets_out;
+    sum.events_in += events_in;
+    sum.events_out += events_out;
+    sum.slow_receivers += slow_receivers;
+    each(&mut sum.limit_hits, limit_hits);
+    each(&mut sum.wakeups, wakeups);
+}

@@ -1,0 +1,572 @@
+//! The WebSockets of one shard: descriptors, decoders, and what waits to be written.
+//!
+//! They have left tokio and hyper: an idle one is an entry in a slab and nothing else. The kernel
+//! tells of them through one [`mio::Poll`], whose own descriptor tokio watches.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, TcpStream},
+    os::fd::AsRawFd,
+    task::{Context as TaskContext, Poll, ready},
+    time::Duration,
+};
+
+use bowline_proto::{
+    Time, TransportId,
+    websocket::{Decoder, Role, close_frame},
+};
+use bytes::{Buf, Bytes};
+use mio::{Events, Interest, Token, unix::SourceFd};
+use tokio::io::{Interest as TokioInterest, unix::AsyncFd};
+
+use crate::{admission::Permit, limit};
+
+/// The WebSockets of one shard.
+pub(crate) struct Transports {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    live: usize,
+    readiness: AsyncFd<mio::Poll>,
+    events: Events,
+    /// The kernel may have more events than were taken.
+    more_events: bool,
+    /// Those with something new to write.
+    touched: Vec<TransportId>,
+    /// Those with something left to read that the kernel will not tell of again.
+    pub(crate) unread: VecDeque<TransportId>,
+    /// Those that were closed from this side, by when they are let go.
+    lingering: VecDeque<(Time, TransportId)>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+struct Slot {
+    generation: u32,
+    transport: Option<Transport>,
+}
+
+/// One WebSocket.
+pub(crate) struct Transport {
+    stream: TcpStream,
+    pub(crate) decoder: Decoder,
+    out: Out,
+    pub(crate) state: State,
+    pub(crate) deflate: bool,
+    /// Listed in `touched`.
+    touched: bool,
+    /// Listed in `unread`.
+    unread: bool,
+    /// The kernel took less than it was given and will say when it takes more.
+    blocked: bool,
+    /// The hub was told that bytes were left.
+    lagging: bool,
+    /// The peer will send nothing more; what it sent may still be there to read.
+    ended: bool,
+    _permit: Permit,
+}
+
+/// Who knows of a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The hub does.
+    Open,
+    /// Only the shell: a close frame is on its way, and whatever the peer sends is dropped.
+    Closing,
+    /// The same, and the close frame is out.
+    Closed,
+}
+
+/// What waits to be written.
+enum Out {
+    Empty,
+    /// One frame, shared with all its receivers.
+    One(Bytes),
+    Many(Box<Queue>),
+}
+
+/// Frames behind one another.
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Chunk>,
+    bytes: usize,
+}
+
+enum Chunk {
+    /// A large frame, shared with all its receivers.
+    Shared(Bytes),
+    /// Small frames, copied together; those before `at` are written.
+    Own { bytes: Vec<u8>, at: usize },
+}
+
+/// What the kernel said of one socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) id: TransportId,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+}
+
+/// How a read went.
+pub(crate) enum ReadOutcome {
+    /// So many bytes are in the scratch buffer. `more` says that there may be more to read.
+    Some {
+        bytes: usize,
+        more: bool,
+    },
+    Nothing,
+    Ended,
+    Failed,
+}
+
+/// How a flush went.
+pub(crate) enum FlushOutcome {
+    /// There is no such socket any more.
+    Gone,
+    /// All was written.
+    Done,
+    /// All was written, after a time when it was not.
+    CaughtUp,
+    /// So many bytes were left.
+    Left(usize),
+    Failed,
+}
+
+impl Transports {
+    /// # Errors
+    ///
+    /// The system gave no epoll descriptor, or tokio could not watch it.
+    pub(crate) fn new() -> io::Result<Self> {
+        #[expect(unsafe_code, reason = "tokio cannot know that a poll keeps its descriptor")]
+        // SAFETY: the poll owns its descriptor, never changes it, and moves into the `AsyncFd`,
+        // which takes it out of the driver before it is dropped.
+        let readiness =
+            unsafe { AsyncFd::register_with_interest(mio::Poll::new()?, TokioInterest::READABLE)? };
+        Ok(Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            live: 0,
+            readiness,
+            events: Events::with_capacity(limit::EVENTS_PER_TURN),
+            more_events: false,
+            touched: Vec::new(),
+            unread: VecDeque::new(),
+            lingering: VecDeque::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+        })
+    }
+
+    /// Takes a socket in. It is reported as readable at once, so nothing that came before is lost.
+    ///
+    /// # Errors
+    ///
+    /// The kernel would not watch it; it is closed.
+    pub(crate) fn insert(
+        &mut self,
+        stream: TcpStream,
+        deflate: bool,
+        permit: Permit,
+    ) -> io::Result<TransportId> {
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(Slot { generation: 0, transport: None });
+                (self.slots.len() - 1) as u32
+            }
+        };
+        let entry = &mut self.slots[slot as usize];
+        let id = TransportId(u64::from(entry.generation) << 32 | u64::from(slot));
+        // Both at once and edge-triggered: no later call is needed when a write would block.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registry = self.readiness.get_ref().registry();
+        let fd = stream.as_raw_fd();
+        if let Err(error) = registry.register(&mut SourceFd(&fd), token(id), interest) {
+            self.free.push(slot);
+            return Err(error);
+        }
+        entry.transport = Some(Transport {
+            stream,
+            decoder: Decoder::new(Role::Server),
+            out: Out::Empty,
+            state: State::Open,
+            deflate,
+            touched: false,
+            unread: false,
+            blocked: false,
+            lagging: false,
+            ended: false,
+            _permit: permit,
+        });
+        self.live += 1;
+        Ok(id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: TransportId) -> Option<&mut Transport> {
+        let slot = self.slots.get_mut(id.0 as u32 as usize)?;
+        if slot.generation != (id.0 >> 32) as u32 {
+            return None;
+        }
+        slot.transport.as_mut()
+    }
+
+    /// Closes a socket and forgets it.
+    pub(crate) fn remove(&mut self, id: TransportId) {
+        let slot = id.0 as u32;
+        let Some(entry) = self.slots.get_mut(slot as usize) else { return };
+        if entry.generation == (id.0 >> 32) as u32 && entry.transport.take().is_some() {
+            // The kernel forgets a descriptor when it is closed.
+            entry.generation = entry.generation.wrapping_add(1);
+            self.free.push(slot);
+            self.live -= 1;
+        }
+    }
+
+    /// How many sockets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Waits until the kernel has events.
+    pub(crate) fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        // The readiness is taken back before the events are fetched, so one that comes after the
+        // fetch is told again.
+        ready!(self.readiness.poll_read_ready(cx))?.clear_ready();
+        self.more_events = true;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether there is something to do without waiting.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more_events || !self.unread.is_empty() || !self.touched.is_empty()
+    }
+
+    /// Fetches the events that are there.
+    pub(crate) fn take_events(&mut self, into: &mut Vec<Ready>) -> io::Result<()> {
+        if !self.more_events {
+            return Ok(());
+        }
+        match self.readiness.get_mut().poll(&mut self.events, Some(Duration::ZERO)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            let id = TransportId(event.token().0 as u64);
+            let over = event.is_read_closed() || event.is_error();
+            into.push(Ready {
+                id,
+                readable: event.is_readable() || over,
+                writable: event.is_writable(),
+            });
+            if over
+                && let Some(transport) = {
+                    let slot = self.slots.get_mut(id.0 as u32 as usize);
+                    let slot = slot.filter(|slot| slot.generation == (id.0 >> 32) as u32);
+                    slot.and_then(|slot| slot.transport.as_mut())
+                }
+            {
+                transport.ended = true;
+            }
+        }
+        self.more_events = count == limit::EVENTS_PER_TURN;
+        Ok(())
+    }
+
+    /// Reads once. Less than a full buffer means that the kernel will tell of anything more.
+    pub(crate) fn read(&mut self, id: TransportId, scratch: &mut [u8]) -> ReadOutcome {
+        let Some(transport) = self.get_mut(id) else { return ReadOutcome::Nothing };
+        let bytes = loop {
+            match (&transport.stream).read(scratch) {
+                Ok(0) => return ReadOutcome::Ended,
+                Ok(bytes) => break bytes,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => return ReadOutcome::Nothing,
+                    _ => return ReadOutcome::Failed,
+                },
+            }
+        };
+        let more = bytes == scratch.len() || transport.ended;
+        self.bytes_in += bytes as u64;
+        ReadOutcome::Some { bytes, more }
+    }
+
+    /// Remembers a socket that has more to read than its turn allowed.
+    pub(crate) fn read_later(&mut self, id: TransportId) {
+        if let Some(transport) = self.get_mut(id)
+            && !transport.unread
+        {
+            transport.unread = true;
+            self.unread.push_back(id);
+        }
+    }
+
+    /// Takes the next of those that were remembered.
+    pub(crate) fn next_unread(&mut self) -> Option<TransportId> {
+        let id = self.unread.pop_front()?;
+        if let Some(transport) = self.get_mut(id) {
+            transport.unread = false;
+        }
+        Some(id)
+    }
+
+    /// Appends a frame.
+    pub(crate) fn send(&mut self, id: TransportId, frame: &Bytes) {
+        if let Some(transport) = self.get_mut(id)
+            && transport.state == State::Open
+        {
+            transport.out.push(frame);
+            self.touch(id);
+        }
+    }
+
+    /// Says to the peer that this is the end, after all that is queued. `now` begins the time it
+    /// has to hear it. Does nothing for a socket that was closed already.
+    pub(crate) fn close(&mut self, now: Time, id: TransportId, code: Option<u16>) {
+        let Some(transport) = self.get_mut(id) else { return };
+        if transport.state != State::Open {
+            return;
+        }
+        transport.out.push(&close_frame(code, "", None));
+        transport.state = State::Closing;
+        self.lingering.push_back((now + limit::LINGER, id));
+        self.touch(id);
+    }
+
+    /// Notes that a socket has something to write, or can write again.
+    pub(crate) fn touch(&mut self, id: TransportId) {
+        if let Some(transport) = self.get_mut(id)
+            && !transport.touched
+        {
+            transport.touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// The kernel takes bytes of this socket again.
+    pub(crate) fn unblock(&mut self, id: TransportId) {
+        if let Some(transport) = self.get_mut(id)
+            && transport.blocked
+        {
+            transport.blocked = false;
+            self.touch(id);
+        }
+    }
+
+    /// Takes the next socket that has something to write.
+    pub(crate) fn next_touched(&mut self) -> Option<TransportId> {
+        self.touched.pop()
+    }
+
+    /// Writes what a socket has to write.
+    pub(crate) fn flush(&mut self, id: TransportId) -> FlushOutcome {
+        let Some(transport) = self.get_mut(id) else { return FlushOutcome::Gone };
+        transport.touched = false;
+        if transport.blocked {
+            return FlushOutcome::Left(transport.out.len());
+        }
+        let lagged = std::mem::take(&mut transport.lagging);
+        let mut written = 0;
+        let result = transport.out.write_to(&transport.stream, &mut written);
+        let outcome = match result {
+            Ok(true) => {
+                if transport.state == State::Closing {
+                    transport.state = State::Closed;
+                    // Fails only if the connection is gone, which reading will tell.
+                    let _ = transport.stream.shutdown(Shutdown::Write);
+                }
+                if lagged { FlushOutcome::CaughtUp } else { FlushOutcome::Done }
+            }
+            Ok(false) => {
+                transport.blocked = true;
+                transport.lagging = true;
+                FlushOutcome::Left(transport.out.len())
+            }
+            Err(_) => FlushOutcome::Failed,
+        };
+        self.bytes_out += written as u64;
+        outcome
+    }
+
+    /// When the first of the lingering sockets is let go.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.lingering.front().map(|(at, _)| *at)
+    }
+
+    /// Lets go the sockets that have lingered long enough.
+    pub(crate) fn handle_timeout(&mut self, now: Time) {
+        while let Some((at, id)) = self.lingering.front().copied()
+            && at <= now
+        {
+            self.lingering.pop_front();
+            self.remove(id);
+        }
+    }
+}
+
+fn token(id: TransportId) -> Token {
+    Token(id.0 as usize)
+}
+
+impl Out {
+    fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::One(frame) => frame.len(),
+            Self::Many(queue) => queue.bytes,
+        }
+    }
+
+    fn push(&mut self, frame: &Bytes) {
+        match self {
+            Self::Empty => *self = Self::One(frame.clone()),
+            Self::One(first) => {
+                let mut queue = Box::<Queue>::default();
+                queue.push(first);
+                queue.push(frame);
+                *self = Self::Many(queue);
+            }
+            Self::Many(queue) => queue.push(frame),
+        }
+    }
+
+    /// Writes until all is written (`true`) or the kernel takes no more (`false`).
+    fn write_to(&mut self, mut stream: &TcpStream, total: &mut usize) -> io::Result<bool> {
+        loop {
+            let result = match self {
+                Self::Empty => return Ok(true),
+                Self::One(frame) => stream.write(frame),
+                Self::Many(queue) => queue.write_to(stream),
+            };
+            let written = match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => written,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::WouldBlock => return Ok(false),
+                    _ => return Err(error),
+                },
+            };
+            *total += written;
+            match self {
+                Self::Empty => {}
+                Self::One(frame) => frame.advance(written),
+                Self::Many(queue) => queue.advance(written),
+            }
+            if self.len() == 0 {
+                *self = Self::Empty;
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, frame: &Bytes) {
+        self.bytes += frame.len();
+        if frame.len() > limit::COALESCE_BYTES {
+            self.chunks.push_back(Chunk::Shared(frame.clone()));
+            return;
+        }
+        if let Some(Chunk::Own { bytes, .. }) = self.chunks.back_mut()
+            && bytes.len() < OWN_MAX_BYTES
+        {
+            bytes.extend_from_slice(frame);
+            return;
+        }
+        let mut bytes = Vec::with_capacity(frame.len() * 4);
+        bytes.extend_from_slice(frame);
+        self.chunks.push_back(Chunk::Own { bytes, at: 0 });
+    }
+
+    fn write_to(&self, mut stream: &TcpStream) -> io::Result<usize> {
+        if let [chunk] = self.chunks.as_slices().0
+            && self.chunks.len() == 1
+        {
+            return stream.write(chunk.rest());
+        }
+        let mut slices = [IoSlice::new(&[]); limit::SLICES_MAX];
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
+            *slice = IoSlice::new(chunk.rest());
+            count += 1;
+        }
+        stream.write_vectored(&slices[..count])
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(chunk) = self.chunks.front_mut() {
+            let here = chunk.rest().len();
+            if written < here {
+                match chunk {
+                    Chunk::Shared(frame) => frame.advance(written),
+                    Chunk::Own { at, .. } => *at += written,
+                }
+                return;
+            }
+            written -= here;
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// Small frames are copied together up to about this size: a socket that lags for long then has
+/// many moderate pieces, which are freed one by one, instead of one that grows by doubling.
+const OWN_MAX_BYTES: usize = 64 * 1024;
+
+impl Chunk {
+    fn rest(&self) -> &[u8] {
+        match self {
+            Self::Shared(frame) => frame,
+            Self::Own { bytes, at } => &bytes[*at..],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Read,
+        net::{TcpListener, TcpStream},
+    };
+
+    use bytes::Bytes;
+
+    use super::Out;
+
+    #[test]
+    fn frames_arrive_whole_and_in_order_however_the_kernel_takes_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+
+        let mut out = Out::Empty;
+        let mut expected = Vec::new();
+        for number in 0..400_u32 {
+            let len = [3, 9_000, 200, 4_096, 4_097, 70_000][number as usize % 6];
+            let frame = Bytes::from(vec![number as u8; len]);
+            expected.extend_from_slice(&frame);
+            out.push(&frame);
+        }
+        assert_eq!(out.len(), expected.len());
+
+        let total = expected.len();
+        let reader = std::thread::spawn(move || {
+            let mut received = vec![0; total];
+            far.read_exact(&mut received).unwrap();
+            received
+        });
+        let mut written = 0;
+        while !out.write_to(&near, &mut written).unwrap() {
+            assert_eq!(out.len(), total - written);
+            std::thread::yield_now();
+        }
+        assert!(matches!(out, Out::Empty));
+        assert_eq!(written, total);
+        assert!(reader.join().unwrap() == expected);
+    }
+}
