@@ -1,0 +1,60 @@
+//! What the server says when it starts, for people.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use crate::{
+    config::{Config, duration_text},
+    failure::colours,
+};
+
+/// Writes where the server listens and what it does there.
+pub(crate) fn text(config: &Config, public: &[SocketAddr], admin: &[SocketAddr]) -> String {
+    let (bold, soft, end) =
+        if colours() { ("\x1b[1;36m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
+    let mut text = format!("\n  {bold}bowline{end} {soft}{}{end}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut line = |label: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {soft}{label:<11}{end} {value}");
+    };
+    for address in public {
+        line("listening", &url(*address, "/"));
+    }
+    for address in admin {
+        line("admin", &url(*address, "/health/live"));
+    }
+    let namespaces: Vec<String> = (config.namespaces.0.iter())
+        .map(|(name, handler)| format!("{name} {soft}{}{end}", handler.name()))
+        .collect();
+    line("namespaces", &namespaces.join("   "));
+    if config.engine.path != "/socket.io/" {
+        line("path", &config.engine.path);
+    }
+    let drain = duration_text(config.server.drain);
+    line("stop", &format!("Ctrl-C drains for up to {drain}, a second one ends at once"));
+    text.push('\n');
+    text
+}
+
+/// The address as one types it into a browser on this machine.
+fn url(address: SocketAddr, path: &str) -> String {
+    let port = address.port();
+    match address.ip() {
+        ip if ip.is_unspecified() => {
+            format!("http://localhost:{port}{path} (and every other address)")
+        }
+        _ => format!("http://{address}{path}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_all_is_shown_as_one_that_works() {
+        let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        assert_eq!(url(address, "/"), "http://localhost:80/ (and every other address)");
+        let address: SocketAddr = "[::1]:80".parse().unwrap();
+        assert_eq!(url(address, "/"), "http://[::1]:80/");
+    }
+}
