@@ -1,0 +1,13 @@
+//! Proof without a network: byte drivers for every decoder, and a seeded world for the hub.
+//!
+//! - [`fuzz`]: one target per decoder. A target takes bytes and panics if an invariant breaks. The same
+//!   functions run under the driver in `src/bin/fuzz.rs` on stable Rust, which is what CI uses, and
+//!   under cargo-fuzz in the folder `fuzz/` of the repository, by hand. Inputs that once failed are
+//!   in `regressions/` and are replayed by a test.
+//! - [`meter`]: how much memory a piece of code asks for at most.
+//! - [`rng`]: every random choice comes from a seed that is printed.
+
+pub mod clock;
+pub mod fuzz;
+pub mod meter;
+pub mod rng;

@@ -1,0 +1,873 @@
+//! A seeded world around one hub: clients polite and rude, a network that delays, handlers that do as
+//! they please, and a clock that is only a number.
+//!
+//! Every input is also shown to a [model](model), which says what the handlers must be told at
+//! once and what each client must hear in the end. Checked throughout:
+//!
+//! - handlers are told exactly what the model says, in its order; no session ends for any other reason;
+//! - a client hears what it is due, each thing once, in order; nothing is missing when it is told goodbye,
+//!   nor when the world comes to rest;
+//! - every request is answered once; nothing is sent to a WebSocket that has gone;
+//! - at the end, when all clients have gone silent, every session and every timer goes away.
+
+mod client;
+mod model;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use bowline_proto::{
+    Command, ExchangeId, Hub, Input, Output, Sid, SocketKey, Time, TransportId,
+    engineio::{PollStyle, Version},
+    hub::{Config, NamespacePattern, NamespaceRule},
+    wall::{
+        AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin, PollBody, PostBody,
+        Response,
+    },
+    websocket::Message,
+};
+use bytes::Bytes;
+use bytestring::ByteString;
+use serde_json::json;
+
+use crate::rng::Rng;
+use client::{Client, Leg, Wish, random_args};
+use model::{Expected, Model, Told};
+
+/// What happened in a world, or in many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Inputs the hub was given.
+    pub inputs: u64,
+    /// Sessions that opened.
+    pub sessions: u64,
+    /// Upgrades that were finished.
+    pub upgrades: u64,
+    /// Packets that clients heard.
+    pub heard: u64,
+    /// Events that handlers were told.
+    pub told: u64,
+    /// Broadcasts, and the sockets they reached.
+    pub broadcasts: u64,
+    /// Sockets that broadcasts reached.
+    pub reached: u64,
+    /// Acks that handlers were told of, in time or not.
+    pub acks: u64,
+    /// Sessions that were still alive at rest.
+    pub survivors: u64,
+}
+
+impl Counts {
+    /// Adds those of another world.
+    pub fn add(&mut self, other: &Self) {
+        self.inputs += other.inputs;
+        self.sessions += other.sessions;
+        self.upgrades += other.upgrades;
+        self.heard += other.heard;
+        self.told += other.told;
+        self.broadcasts += other.broadcasts;
+        self.reached += other.reached;
+        self.acks += other.acks;
+        self.survivors += other.survivors;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} inputs, {} sessions ({} upgraded, {} alive at rest), {} packets heard, {} events told, \
+             {} broadcasts to {} sockets, {} acks",
+            self.inputs,
+            self.sessions,
+            self.upgrades,
+            self.survivors,
+            self.heard,
+            self.told,
+            self.broadcasts,
+            self.reached,
+            self.acks,
+        )
+    }
+}
+
+/// Runs the world of `seed` to its end. With `trace` every step is handed to it as a line.
+///
+/// # Panics
+///
+/// If the hub does anything else than it must.
+pub fn run(seed: u64, trace: Option<&mut dyn FnMut(String)>) -> Counts {
+    let mut world = World::new(seed, trace);
+    world.play();
+    world.rest();
+    world.fall_silent();
+    world.counts
+}
+
+/// What arrives, when its time has come.
+#[derive(Debug)]
+enum Parcel {
+    /// A client comes.
+    Arrival,
+    /// A client does something.
+    Act(usize),
+    /// A client of revision 3 pings.
+    Heartbeat(usize),
+    /// A handler does something.
+    Whim,
+    /// A handler has made up its mind.
+    Later(Command),
+    TurnEnd,
+    Open(usize),
+    Get(usize, ExchangeId),
+    Post(usize, ExchangeId, PostBody, Vec<bowline_proto::engineio::Packet>),
+    PostBegun(usize, ExchangeId),
+    Attach(usize, TransportId),
+    Message(usize, TransportId, Message),
+    Lost(usize, TransportId),
+    Aborted(usize, ExchangeId),
+    Response(usize, ExchangeId, Response),
+    Bytes(usize, TransportId, Bytes),
+    Closed(usize, TransportId),
+}
+
+/// How a WebSocket stands, as the shell knows it.
+#[derive(Debug)]
+struct Socket {
+    client: usize,
+    /// Whether the hub may send to it: it is known there, and was neither closed nor lost.
+    open: bool,
+    /// When the last thing on its way to the hub, and to the client, arrives: order is kept.
+    up: Time,
+    down: Time,
+}
+
+struct World<'a> {
+    rng: Rng,
+    now: Time,
+    hub: Hub,
+    config: Config,
+    model: Model,
+    clients: Vec<Client>,
+    parcels: BTreeMap<(Time, u64), Parcel>,
+    numbers: u64,
+    sockets: BTreeMap<TransportId, Socket>,
+    /// Requests the hub knows of and has not answered.
+    unanswered: BTreeMap<ExchangeId, usize>,
+    /// Requests whose client has gone: they must not be answered.
+    aborted: BTreeSet<ExchangeId>,
+    rooms: Vec<ByteString>,
+    turn_end_due: bool,
+    /// The session whose CONNECT is being told.
+    connecting: Option<Sid>,
+    quiet: bool,
+    trace: Option<&'a mut dyn FnMut(String)>,
+    counts: Counts,
+}
+
+impl<'a> World<'a> {
+    fn new(seed: u64, trace: Option<&'a mut dyn FnMut(String)>) -> Self {
+        let mut rng = Rng::new(seed);
+        let rule = |pattern: &str, handler| NamespaceRule {
+            pattern: NamespacePattern::new(pattern),
+            handler,
+        };
+        let config = Config {
+            ping_interval: Duration::from_millis(500 + rng.word() % 25_000),
+            ping_timeout: Duration::from_secs(20),
+            upgrades: !rng.one_in(4),
+            namespaces: vec![rule("/", 0), rule("/chat", 1), rule("/closed", 2), rule("/room-*", 3)],
+            ..Config::default()
+        };
+        let hub = Hub::new(config.clone(), [3; 16]);
+        let mut world = Self {
+            rng,
+            now: Time::ZERO,
+            hub,
+            config,
+            model: Model::default(),
+            clients: Vec::new(),
+            parcels: BTreeMap::new(),
+            numbers: 0,
+            sockets: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
+            aborted: BTreeSet::new(),
+            rooms: ["a", "b", "c", "é"].map(ByteString::from_static).to_vec(),
+            turn_end_due: false,
+            connecting: None,
+            quiet: false,
+            trace,
+            counts: Counts::default(),
+        };
+        for _ in 0..2 + world.rng.below(10) {
+            let delay = Duration::from_millis(world.rng.word() % 5_000);
+            world.post(delay, Parcel::Arrival);
+        }
+        world.post(Duration::ZERO, Parcel::Whim);
+        world
+    }
+
+    /// The restless part.
+    fn play(&mut self) {
+        let steps = 300 + self.rng.below(1_500);
+        for _ in 0..steps {
+            if !self.step() {
+                break;
+            }
+        }
+    }
+
+    /// Everybody keeps the protocol, and nobody says anything new.
+    fn rest(&mut self) {
+        self.quiet = true;
+        let until = self.now + Duration::from_secs(15);
+        while self.parcels.keys().next().is_some_and(|(at, _)| *at <= until) {
+            self.step();
+        }
+        self.now = self.now.max(until);
+        self.feed(Input::TurnEnd, Expected::default());
+        while self.parcels.keys().next().is_some_and(|(at, _)| *at <= until + Duration::from_secs(3)) {
+            self.step();
+        }
+        for client in &self.clients {
+            if client.excused || !self.model.is_alive(client.sid) {
+                continue;
+            }
+            self.counts.survivors += 1;
+            let missing = self.model.missing(client.sid);
+            assert!(missing.is_none(), "{:?} never heard {missing:?}", client.sid);
+        }
+        assert_eq!(
+            self.hub.stats().limit_hits.iter().sum::<u64>(),
+            self.hub.stats().limit_hits[bowline_proto::limit::LimitKey::MaxPayload as usize]
+                + self.hub.stats().limit_hits[bowline_proto::limit::LimitKey::Attachments as usize],
+            "limits that nobody came near"
+        );
+    }
+
+    /// Every client is gone without a word: all must be forgotten in time.
+    fn fall_silent(&mut self) {
+        for client in &mut self.clients {
+            client.mute = true;
+            client.excused = true;
+        }
+        let longest =
+            self.config.ping_interval + self.config.ping_timeout + Duration::from_secs(60);
+        let until = self.now + longest;
+        while self.now < until {
+            let next = self.hub.poll_timeout().map_or(until, |(at, _)| at);
+            let parcel = self.parcels.keys().next().map_or(until, |(at, _)| *at);
+            if parcel < next && parcel < until {
+                self.step();
+            } else if next < until {
+                self.now = self.now.max(next);
+                self.time_out();
+            } else {
+                self.now = until;
+            }
+        }
+        assert_eq!(self.hub.session_count(), 0, "sessions that never end");
+        assert_eq!(self.hub.sessions_by_transport(), (0, 0));
+        assert!(self.model.sockets.is_empty(), "sockets that were never said to be gone");
+        assert!(self.unanswered.is_empty(), "requests without an answer: {:?}", self.unanswered);
+        for (transport, socket) in &self.sockets {
+            assert!(!socket.open, "{transport:?} was never closed");
+        }
+        // Deadlines that nobody means any more are allowed to wait their time, not for ever.
+        let mut left = 10_000;
+        while let Some((at, _)) = self.hub.poll_timeout() {
+            self.now = self.now.max(at);
+            self.time_out();
+            left -= 1;
+            assert!(left > 0, "timers without end");
+        }
+    }
+
+    fn post(&mut self, delay: Duration, parcel: Parcel) {
+        self.numbers += 1;
+        self.parcels.insert((self.now + delay, self.numbers), parcel);
+    }
+
+    /// How long something takes over the network.
+    fn delay(&mut self) -> Duration {
+        let most = if self.rng.one_in(20) { 2_000_000 } else { 40_000 };
+        Duration::from_micros(100 + self.rng.word() % most)
+    }
+
+    /// Lets the next thing happen. Says whether there was one.
+    fn step(&mut self) -> bool {
+        let Some((&(at, number), _)) = self.parcels.first_key_value() else { return false };
+        if let Some((deadline, _)) = self.hub.poll_timeout()
+            && deadline < at
+        {
+            self.now = self.now.max(deadline);
+            self.time_out();
+            return true;
+        }
+        let Some(parcel) = self.parcels.remove(&(at, number)) else { return false };
+        self.now = self.now.max(at);
+        if self.trace.is_some() {
+            let line = format!("{:?} {parcel:?}", self.now);
+            self.say(line);
+        }
+        self.arrive(parcel);
+        true
+    }
+
+    fn say(&mut self, line: String) {
+        if let Some(trace) = &mut self.trace {
+            trace(line);
+        }
+    }
+
+    fn arrive(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Arrival => self.arrival(),
+            Parcel::Act(index) => {
+                if !self.quiet {
+                    self.act(index);
+                    let delay = Duration::from_millis(10 + self.rng.word() % 3_000);
+                    self.post(delay, Parcel::Act(index));
+                }
+            }
+            Parcel::Heartbeat(index) => {
+                if self.clients[index].leg != Leg::Gone {
+                    self.clients[index].heartbeat();
+                    self.pump(index);
+                    self.post(self.config.ping_interval, Parcel::Heartbeat(index));
+                }
+            }
+            Parcel::Whim => {
+                if !self.quiet {
+                    self.whim();
+                    let delay = Duration::from_millis(self.rng.word() % 200);
+                    self.post(delay, Parcel::Whim);
+                }
+            }
+            Parcel::Later(command) => self.command(command),
+            Parcel::TurnEnd => {
+                self.turn_end_due = false;
+                self.feed(Input::TurnEnd, Expected::default());
+            }
+            Parcel::Open(index) => self.open(index),
+            Parcel::Get(index, exchange) => {
+                self.unanswered.insert(exchange, index);
+                let session = self.clients[index].sid;
+                let expected = self.overlap(index, session, false);
+                self.feed(Input::Get { exchange, session }, expected);
+            }
+            Parcel::PostBegun(index, exchange) => {
+                self.unanswered.insert(exchange, index);
+                let session = self.clients[index].sid;
+                self.feed(
+                    Input::Post { exchange, session, body: PostBody::Begun },
+                    Expected::default(),
+                );
+            }
+            Parcel::Post(index, exchange, body, packets) => {
+                self.arrive_post(index, exchange, body, &packets);
+            }
+            Parcel::Attach(index, transport) => {
+                let client = &self.clients[index];
+                let input =
+                    Input::Attach { transport, session: client.sid, deflate: client.deflate };
+                let socket = Socket { client: index, open: true, up: self.now, down: self.now };
+                self.sockets.entry(transport).or_insert(socket).open = true;
+                self.feed(input, Expected::default());
+            }
+            Parcel::Message(index, transport, message) => {
+                self.arrive_message(index, transport, message);
+            }
+            Parcel::Lost(index, transport) => {
+                let session = self.clients[index].sid;
+                let socket = self.sockets.get_mut(&transport).expect("a WebSocket");
+                let serves = socket.open && self.serves(session, transport);
+                self.sockets.get_mut(&transport).expect("a WebSocket").open = false;
+                let expected = match serves {
+                    true => self.model.end(session, DisconnectReason::TransportClose),
+                    false => Expected::default(),
+                };
+                self.feed(Input::Lost { transport, why: Lost::Closed }, expected);
+            }
+            Parcel::Aborted(index, exchange) => {
+                let pending = self.unanswered.remove(&exchange).is_some();
+                self.aborted.insert(exchange);
+                let session = self.clients[index].sid;
+                let expected = match pending {
+                    true => self.model.end(session, DisconnectReason::TransportError),
+                    false => Expected::default(),
+                };
+                self.feed(Input::Aborted { exchange }, expected);
+            }
+            Parcel::Response(index, exchange, response) => {
+                let heard = self.clients[index].on_response(exchange, response);
+                self.heard(index, &heard);
+            }
+            Parcel::Bytes(index, transport, bytes) => {
+                if self.clients[index].websocket == Some(transport) {
+                    let heard = self.clients[index].on_bytes(&bytes);
+                    self.heard(index, &heard);
+                }
+            }
+            Parcel::Closed(index, transport) => {
+                self.clients[index].on_closed(transport);
+                self.heard(index, &[]);
+            }
+        }
+    }
+
+    fn arrival(&mut self) {
+        let mut random = [0; 14];
+        random.fill_with(|| self.rng.byte());
+        let version = if self.rng.one_in(3) { Version::V3 } else { Version::V4 };
+        let style = PollStyle {
+            base64: self.rng.one_in(4),
+            jsonp: self.rng.one_in(8).then(|| "5".into()),
+        };
+        let deflate = self.rng.one_in(3);
+        let index = self.clients.len();
+        self.clients.push(Client::new(Sid::new(0, random), version, style, deflate));
+        let delay = self.delay();
+        self.post(delay, Parcel::Open(index));
+    }
+
+    fn open(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let (id, version) = (client.sid, client.version);
+        let handshake = Arc::new(Handshake {
+            version,
+            poll_style: client.style.clone(),
+            query: String::new(),
+            headers: Vec::new(),
+            address: None,
+        });
+        self.numbers += 1;
+        let origin = if self.rng.one_in(3) {
+            let transport = TransportId(self.numbers);
+            client.websocket = Some(transport);
+            let socket = Socket { client: index, open: true, up: self.now, down: self.now };
+            self.sockets.insert(transport, socket);
+            Origin::WebSocket { transport, deflate: client.deflate }
+        } else {
+            let exchange = ExchangeId(self.numbers);
+            client.get = Some(exchange);
+            self.unanswered.insert(exchange, index);
+            Origin::Polling(exchange)
+        };
+        self.counts.sessions += 1;
+        let expected = self.model.open(id, version);
+        self.connecting = Some(id);
+        self.feed(Input::Open { id, origin, handshake }, expected);
+        self.post(Duration::from_millis(500), Parcel::Act(index));
+        if version == Version::V3 {
+            self.post(self.config.ping_interval, Parcel::Heartbeat(index));
+        }
+    }
+
+    /// A second poll while one waits ends the session.
+    fn overlap(&mut self, index: usize, session: Sid, post: bool) -> Expected {
+        let _ = post;
+        let pending = self.unanswered.values().filter(|owner| **owner == index).count();
+        let polls = self.hub.session_transport(session).is_some();
+        let gets = self.clients[index].get.is_some();
+        let _ = (pending, polls, gets);
+        Expected::default()
+    }
+
+    fn arrive_post(
+        &mut self,
+        index: usize,
+        exchange: ExchangeId,
+        body: PostBody,
+        packets: &[bowline_proto::engineio::Packet],
+    ) {
+        let session = self.clients[index].sid;
+        self.unanswered.insert(exchange, index);
+        let polls = self.hub.session_transport(session).is_some_and(|(transport, _)| transport.name() == "polling");
+        let mut expected = Expected::default();
+        if polls && let PostBody::Whole { .. } = &body {
+            self.connecting = Some(session);
+            for packet in packets {
+                expected.told.extend(self.model.packet(session, packet).told);
+            }
+            if packets.is_empty() {
+                expected = self.model.end(session, DisconnectReason::ParseError);
+            }
+        }
+        self.feed(Input::Post { exchange, session, body }, expected);
+    }
+
+    fn arrive_message(&mut self, index: usize, transport: TransportId, message: Message) {
+        let client = &self.clients[index];
+        let (session, version) = (client.sid, client.version);
+        if !self.sockets.get(&transport).is_some_and(|socket| socket.open) {
+            return;
+        }
+        let mut expected = Expected::default();
+        if self.serves(session, transport) {
+            self.connecting = Some(session);
+            expected = match bowline_proto::engineio::Packet::from_frame(version, message.clone()) {
+                Ok(packet) => self.model.packet(session, &packet),
+                Err(_) => self.model.end(session, DisconnectReason::ParseError),
+            };
+        }
+        self.feed(Input::Message { transport, message }, expected);
+    }
+
+    /// Whether this WebSocket serves the session, rather than probing for it.
+    fn serves(&self, session: Sid, transport: TransportId) -> bool {
+        let name = self.hub.session_transport(session).map(|(transport, _)| transport.name());
+        let own = self.sockets.get(&transport).map(|socket| &self.clients[socket.client]);
+        name == Some("websocket") && own.is_some_and(|client| client.sid == session)
+    }
+
+    fn act(&mut self, index: usize) {
+        let rude = self.rng.one_in(40);
+        let client = &mut self.clients[index];
+        let wishes = match rude {
+            true => client.misbehave(&mut self.rng),
+            false => client.act(&mut self.rng, self.config.upgrades),
+        };
+        self.grant(index, wishes);
+        self.pump(index);
+    }
+
+    fn pump(&mut self, index: usize) {
+        let wishes = self.clients[index].pump();
+        self.grant(index, wishes);
+    }
+
+    fn grant(&mut self, index: usize, wishes: Vec<Wish>) {
+        for wish in wishes {
+            let delay = self.delay();
+            self.numbers += 1;
+            let number = self.numbers;
+            match wish {
+                Wish::Get => {
+                    let exchange = ExchangeId(number);
+                    self.clients[index].get = Some(exchange);
+                    self.post(delay, Parcel::Get(index, exchange));
+                }
+                Wish::Post { body, binary, packets } => {
+                    let exchange = ExchangeId(number);
+                    self.clients[index].post = Some(exchange);
+                    let mut later = Duration::ZERO;
+                    if self.rng.one_in(2) {
+                        self.post(delay, Parcel::PostBegun(index, exchange));
+                        later = self.delay();
+                    }
+                    let body = PostBody::Whole { body, binary };
+                    self.post(delay + later, Parcel::Post(index, exchange, body, packets));
+                }
+                Wish::PostTooBig => {
+                    let exchange = ExchangeId(number);
+                    self.clients[index].post = Some(exchange);
+                    self.post(delay, Parcel::Post(index, exchange, PostBody::TooBig, Vec::new()));
+                }
+                Wish::Attach => {
+                    let transport = TransportId(number);
+                    self.clients[index].websocket = Some(transport);
+                    let at = self.now + delay;
+                    let socket = Socket { client: index, open: false, up: at, down: at };
+                    self.sockets.insert(transport, socket);
+                    self.post(delay, Parcel::Attach(index, transport));
+                }
+                Wish::Send(message) => {
+                    if let Some(transport) = self.clients[index].websocket {
+                        let parcel = Parcel::Message(index, transport, message);
+                        self.post_up(transport, delay, parcel);
+                    }
+                }
+                Wish::Drop(transport) => {
+                    self.post_up(transport, delay, Parcel::Lost(index, transport));
+                }
+                Wish::Abort(exchange) => self.post(delay, Parcel::Aborted(index, exchange)),
+            }
+        }
+    }
+
+    /// Sends something towards the hub, behind what is on its way.
+    fn post_up(&mut self, transport: TransportId, delay: Duration, parcel: Parcel) {
+        let Some(socket) = self.sockets.get_mut(&transport) else { return };
+        socket.up = socket.up.max(self.now + delay);
+        let delay = socket.up.since(self.now);
+        self.post(delay, parcel);
+    }
+
+    /// Sends something towards the client, behind what is on its way.
+    fn post_down(&mut self, transport: TransportId, parcel: impl FnOnce(usize) -> Parcel) {
+        let delay = self.delay();
+        let now = self.now;
+        let socket = self.sockets.get_mut(&transport).expect("a WebSocket");
+        socket.down = socket.down.max(now + delay);
+        let (client, delay) = (socket.client, socket.down.since(now));
+        self.post(delay, parcel(client));
+    }
+
+    fn heard(&mut self, index: usize, packets: &[bowline_proto::socketio::Packet]) {
+        let client = &self.clients[index];
+        for packet in packets {
+            self.counts.heard += 1;
+            self.model.heard(client.sid, packet);
+        }
+        if client.told && !client.excused {
+            let missing = self.model.missing(client.sid);
+            assert!(missing.is_none(), "told goodbye without {missing:?}");
+        }
+        self.pump(index);
+    }
+
+    /// A handler, or the application behind it, does something to anybody.
+    fn whim(&mut self) {
+        let keys: Vec<SocketKey> = self.model.sockets.keys().copied().collect();
+        self.counts.inputs += 0;
+        if keys.is_empty() {
+            return;
+        }
+        let socket = *self.rng.pick(&keys);
+        let room = self.rng.pick(&self.rooms).clone();
+        let mark = json!({ "n": self.numbers });
+        self.numbers += 1;
+        let command = match self.rng.below(24) {
+            0..8 => {
+                let volatile = self.rng.one_in(5);
+                let args = random_args(&mut self.rng, mark);
+                let namespace = self.model.sockets[&socket].namespace.clone();
+                let mut names = self.rooms.clone();
+                names.extend(keys.iter().take(3).filter_map(|key| {
+                    self.model.sockets[key].id.map(|id| ByteString::from(id.to_string()))
+                }));
+                let mut some = |most: usize| -> Vec<ByteString> {
+                    let count = self.rng.below(most + 1);
+                    (0..count).map(|_| self.rng.pick(&names).clone()).collect()
+                };
+                let (rooms, except) = (some(3), some(2));
+                let report = Some(self.numbers);
+                let forwarded = false;
+                Command::Broadcast(Broadcast {
+                    namespace,
+                    rooms,
+                    except,
+                    args,
+                    volatile,
+                    report,
+                    forwarded,
+                })
+            }
+            8..14 => {
+                let volatile = self.rng.one_in(5);
+                let timeout = Duration::from_millis(1 + self.rng.word() % 10_000);
+                let ack = self.rng.one_in(3).then_some(AckRequest { token: self.numbers, timeout });
+                // What may be dropped cannot be acked: nobody could tell.
+                let volatile = volatile && ack.is_none();
+                Command::Emit { socket, args: random_args(&mut self.rng, mark), ack, volatile }
+            }
+            14..20 => Command::Join { socket, room },
+            20 | 21 => Command::Leave { socket, room },
+            _ => Command::Disconnect { socket, close: self.rng.one_in(4) },
+        };
+        if matches!(command, Command::Disconnect { .. }) && !self.rng.one_in(4) {
+            return;
+        }
+        self.command(command);
+    }
+
+    /// Gives a command to the hub and to the model.
+    fn command(&mut self, command: Command) {
+        if self.trace.is_some() {
+            let line = format!("{:?} {command:?}", self.now);
+            self.say(line);
+        }
+        let mut expected = Expected::default();
+        let mut reached = None;
+        match &command {
+            Command::Accept { socket, id } => self.model.accept(*socket, *id),
+            Command::Refuse { socket, message, .. } => self.model.refuse(*socket, message),
+            Command::Emit { socket, args, ack, volatile } => {
+                self.model.emit(*socket, args, ack.map(|ack| ack.token), *volatile);
+            }
+            Command::Ack { socket, id, args } => self.model.ack(*socket, *id, args),
+            Command::Broadcast(broadcast) => reached = Some(self.model.broadcast(broadcast)),
+            Command::Join { socket, room } => self.model.join(*socket, room),
+            Command::Leave { socket, room } => self.model.leave(*socket, room),
+            Command::Disconnect { socket, close } => {
+                expected = self.model.disconnect(*socket, *close);
+            }
+            Command::Send { .. } | Command::Close { .. } => {}
+        }
+        if let Some(reached) = reached {
+            self.counts.broadcasts += 1;
+            self.counts.reached += reached as u64;
+        }
+        let said = self.feed(Input::Command(command), expected);
+        assert_eq!(said, reached, "how many a broadcast reached");
+    }
+
+    fn time_out(&mut self) {
+        let line = format!("{:?} timeout {:?}", self.now, self.hub.poll_timeout());
+        self.say(line);
+        self.feed_timed(Input::Timeout);
+    }
+
+    /// Hands an input to the hub, drains it, and checks what the handlers are told.
+    fn feed(&mut self, input: Input, expected: Expected) -> Option<usize> {
+        let (told, reached) = self.drain(input);
+        let said: Vec<Told> = told.iter().map(Told::from_event).collect();
+        assert_eq!(said, expected.told, "what handlers are told");
+        for event in told {
+            self.on_event(event);
+        }
+        self.end_turn();
+        reached
+    }
+
+    /// The same for a timeout, which may end what is overdue.
+    fn feed_timed(&mut self, input: Input) {
+        let (told, _) = self.drain(input);
+        let mut ended = BTreeSet::new();
+        for event in &told {
+            match event {
+                Event::Ack { socket, token, result: Err(AckError::TimedOut) } => {
+                    self.model.expire(*socket, *token);
+                }
+                Event::Disconnect { socket, reason } => {
+                    let session = self.model.sockets[socket].session;
+                    if ended.insert(session) {
+                        let client = self.clients.iter().find(|client| client.sid == session);
+                        let client = client.expect("a client");
+                        match reason {
+                            DisconnectReason::PingTimeout => {
+                                assert!(client.excused, "a client that answers has timed out");
+                            }
+                            DisconnectReason::ForcedServerClose => {
+                                assert!(!self.model.sessions[&session].joined);
+                            }
+                            other => panic!("{other:?} by a timer"),
+                        }
+                    }
+                    let expected = self.model.end(session, *reason);
+                    let _ = expected;
+                }
+                Event::Ack { result: Err(AckError::Disconnected), .. } => {}
+                other => panic!("{other:?} by a timer"),
+            }
+        }
+        self.forget_the_dead();
+        for event in told {
+            self.on_event(event);
+        }
+        self.end_turn();
+    }
+
+    /// Sessions without sockets end without a word to handlers.
+    fn forget_the_dead(&mut self) {
+        for client in &self.clients {
+            if self.model.is_alive(client.sid) && self.hub.session_transport(client.sid).is_none() {
+                let session = &self.model.sessions[&client.sid];
+                assert!(session.sockets.is_empty());
+                assert!(client.excused || !session.joined, "a session has gone in silence");
+                self.model.end(client.sid, DisconnectReason::PingTimeout);
+            }
+        }
+    }
+
+    fn end_turn(&mut self) {
+        if !self.turn_end_due {
+            self.turn_end_due = true;
+            let delay = Duration::from_micros(self.rng.word() % 3_000);
+            self.post(delay, Parcel::TurnEnd);
+        }
+    }
+
+    /// The shell: carries out what the hub says. Returns the events, and what a broadcast reached.
+    fn drain(&mut self, input: Input) -> (Vec<Event>, Option<usize>) {
+        self.counts.inputs += 1;
+        self.hub.handle_input(self.now, input);
+        let mut told = Vec::new();
+        let mut reached = None;
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Send { mut receivers, frame } => {
+                    let mut once = BTreeSet::new();
+                    while let Some(transport) = self.hub.next_receiver(&mut receivers) {
+                        assert!(once.insert(transport), "{transport:?} twice in one walk");
+                        let socket = self.sockets.get(&transport).expect("a WebSocket");
+                        assert!(socket.open, "sent to {transport:?}, which has gone");
+                        let frame = frame.clone();
+                        self.post_down(transport, |client| Parcel::Bytes(client, transport, frame));
+                    }
+                }
+                Output::Close { transport, .. } => {
+                    let socket = self.sockets.get_mut(&transport).expect("a WebSocket");
+                    assert!(socket.open, "{transport:?} closed twice");
+                    socket.open = false;
+                    self.post_down(transport, |client| Parcel::Closed(client, transport));
+                }
+                Output::Respond { exchange, response } => {
+                    assert!(!self.aborted.contains(&exchange), "an answer to nobody");
+                    let index = self.unanswered.remove(&exchange).expect("answered twice");
+                    if let Response::Payload(PollBody::Text(body) | PollBody::Binary(body)) = &response {
+                        let most = 2 * self.config.limits.queued_bytes_per_session;
+                        assert!(body.len() <= most, "a body of {} bytes", body.len());
+                    }
+                    let delay = self.delay();
+                    self.post(delay, Parcel::Response(index, exchange, response));
+                }
+                Output::Deliver { handler, event } => {
+                    assert!(handler < 4);
+                    told.push(event);
+                }
+                Output::Forward(_) => panic!("there is one shard only"),
+                Output::Reached { receivers, .. } => {
+                    assert!(reached.replace(receivers).is_none());
+                }
+            }
+        }
+        self.counts.told += told.len() as u64;
+        (told, reached)
+    }
+
+    /// What the handlers do about an event.
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Connect { socket, namespace, .. } => {
+                let session = self.connecting.expect("a session");
+                self.model.connect(socket, session, namespace.clone());
+                let mut random = [0; 14];
+                random.fill_with(|| self.rng.byte());
+                let command = match self.rng.below(20) {
+                    _ if namespace == "/closed" => {
+                        Command::Refuse { socket, message: "no \"entry\"".into(), data: None }
+                    }
+                    0 => return,
+                    1 => Command::Refuse { socket, message: "full".into(), data: None },
+                    _ => Command::Accept { socket, id: Sid::new(0, random) },
+                };
+                if self.rng.one_in(3) {
+                    let delay = self.delay();
+                    self.post(delay, Parcel::Later(command));
+                } else {
+                    self.command(command);
+                }
+            }
+            Event::Event { socket, args, ack: Some(id) } => {
+                let command = Command::Ack { socket, id, args: args.rest() };
+                match self.rng.below(4) {
+                    0 => {}
+                    1 => {
+                        let delay = self.delay();
+                        self.post(delay, Parcel::Later(command));
+                    }
+                    _ => self.command(command),
+                }
+            }
+            Event::Ack { .. } => self.counts.acks += 1,
+            Event::Event { ack: None, .. } | Event::Disconnect { .. } => {}
+            Event::Open { .. } | Event::Message { .. } | Event::Close { .. } => {}
+        }
+    }
+}
