@@ -1,0 +1,351 @@
+//! `cargo xtask test`: everything CI runs, from a bare machine.
+
+use std::{
+    env, fs,
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    clock::{Watch, shown},
+    root,
+    step::{self, Count, Outcome},
+    target, tidy, tools,
+};
+
+/// How long a step may take before it counts as hanging.
+const PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// The same for the long runs.
+const LONG_PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// What the long runs and the benchmarks measure.
+pub(crate) const RELEASE_BUILD: [&str; 8] =
+    ["build", "--release", "--locked", "-p", "bowline", "-p", "bowline-sim", "--bins"];
+
+/// Where the server of the idle run listens: below the ports that systems give out by themselves.
+const IDLE_ADDRESS: &str = "127.0.0.1:18764";
+
+/// How long each fuzz target is driven.
+const FUZZ_SECONDS: u32 = 20;
+
+/// One step, by the name under which it can be asked for.
+struct Step {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&Run) -> Vec<Outcome>,
+    /// Whether the steps behind it make no sense without it.
+    needed: bool,
+}
+
+/// What the steps are told.
+#[derive(Default)]
+pub(crate) struct Run {
+    long: bool,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "tools", what: "what must be on the machine", run: tools, needed: true },
+    Step { name: "fmt", what: "cargo fmt --check", run: fmt, needed: false },
+    Step { name: "clippy", what: "cargo clippy, warnings denied", run: clippy, needed: false },
+    Step { name: "build", what: "binaries and examples", run: build, needed: true },
+    Step { name: "node", what: "npm ci in tests/", run: node, needed: true },
+    Step { name: "python", what: "a venv in tests/.venv", run: python, needed: true },
+    Step { name: "rust", what: "unit, scenario and property tests", run: rust, needed: false },
+    Step { name: "doc", what: "the examples in the documentation", run: doc, needed: false },
+    Step {
+        name: "differential",
+        what: "the same bytes to the reference server and to Bowline",
+        run: differential,
+        needed: false,
+    },
+    Step { name: "protocol", what: "the protocol documents", run: protocol, needed: false },
+    Step { name: "clients", what: "the official JavaScript clients", run: clients, needed: false },
+    Step { name: "pytest", what: "python-socketio", run: pytest, needed: false },
+    Step { name: "shards", what: "polling across shards", run: shards, needed: false },
+    Step { name: "soak", what: "numbered events over upgrades", run: soak, needed: false },
+    Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
+    Step { name: "fuzz", what: "every decoder, 20 s each", run: fuzz, needed: false },
+    Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
+    Step {
+        name: "idle",
+        what: "memory of 10,000 idle sessions (--long)",
+        run: idle,
+        needed: false,
+    },
+];
+
+pub(crate) fn run(args: &[&str]) -> ExitCode {
+    let mut long = false;
+    let mut wanted = Vec::new();
+    for arg in args {
+        match *arg {
+            "--long" => long = true,
+            "--list" => {
+                for step in STEPS {
+                    println!("{:<14} {}", step.name, step.what);
+                }
+                return ExitCode::SUCCESS;
+            }
+            name if STEPS.iter().any(|step| step.name == name) => wanted.push(name),
+            other => {
+                println!("no step is called {other}; `cargo xtask test --list` names them");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let watch = Watch::start();
+    let run = Run { long };
+    let mut outcomes = Vec::new();
+    let mut stopped = None;
+    for step in STEPS {
+        if wanted.is_empty() || wanted.contains(&step.name) {
+            let results = (step.run)(&run);
+            let failed = results.iter().any(|outcome| outcome.failed > 0);
+            outcomes.extend(results);
+            if failed && step.needed {
+                stopped = Some(step.name);
+                break;
+            }
+        }
+    }
+    summary(&outcomes, stopped, watch)
+}
+
+fn summary(outcomes: &[Outcome], stopped: Option<&str>, watch: Watch) -> ExitCode {
+    for outcome in outcomes {
+        if outcome.failed > 0 {
+            println!("\n──── {} failed ────\n{}", outcome.name, tail(&outcome.output));
+        }
+    }
+    println!("\n{:<24} {:>8} {:>7} {:>10}", "step", "passed", "failed", "time");
+    for outcome in outcomes {
+        let Outcome { name, time, passed, failed, note, .. } = outcome;
+        println!("{name:<24} {passed:>8} {failed:>7} {:>10}  {note}", shown(*time));
+    }
+    if let Some(name) = stopped {
+        println!("the steps after `{name}` were not run: they need it");
+    }
+    println!("{:<24} {:>8} {:>7} {:>10}\n", "all", "", "", shown(watch.read()));
+    let passed: u64 = outcomes.iter().map(|outcome| outcome.passed).sum();
+    let failed: u64 = outcomes.iter().map(|outcome| outcome.failed).sum();
+    println!("{passed} passed, {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The end of an output: what went wrong stands there.
+fn tail(output: &str) -> String {
+    const LINES_MAX: usize = 200;
+    let lines: Vec<&str> = output.lines().collect();
+    let skipped = lines.len().saturating_sub(LINES_MAX);
+    let kept = lines[skipped..].join("\n");
+    if skipped == 0 {
+        kept
+    } else {
+        format!("({skipped} lines above are in target/xtask/)\n{kept}")
+    }
+}
+
+fn tools(_: &Run) -> Vec<Outcome> {
+    vec![step::call("tools", tools::check)]
+}
+
+fn fmt(_: &Run) -> Vec<Outcome> {
+    vec![plain("fmt", cargo(&["fmt", "--all", "--check"]))]
+}
+
+fn clippy(_: &Run) -> Vec<Outcome> {
+    let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+    vec![plain("clippy", cargo(&args))]
+}
+
+fn build(_: &Run) -> Vec<Outcome> {
+    vec![plain("build", cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))]
+}
+
+pub(crate) fn node(_: &Run) -> Vec<Outcome> {
+    let tests = root().join("tests");
+    let modified = |path: &str| fs::metadata(tests.join(path)).and_then(|file| file.modified());
+    let installed = modified("node_modules/.package-lock.json");
+    if let (Ok(installed), Ok(lock)) = (installed, modified("package-lock.json"))
+        && installed >= lock
+    {
+        return vec![step::call("node", || Ok("node_modules is up to date".to_owned()))];
+    }
+    let mut command = Command::new("npm");
+    command.args(["ci", "--no-audit", "--no-fund"]).current_dir(tests);
+    vec![plain("node", command)]
+}
+
+pub(crate) fn python(_: &Run) -> Vec<Outcome> {
+    let requirements = root().join("tests/python/requirements.txt");
+    let wanted = fs::read_to_string(&requirements).unwrap_or_default();
+    // What was installed last, so that a second run costs nothing.
+    let stamp = venv().join("installed.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return vec![step::call("python", || Ok("the venv is up to date".to_owned()))];
+    }
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv"]).arg(venv());
+    let made = plain("python venv", make);
+    if made.failed > 0 {
+        return vec![made];
+    }
+    let mut install = Command::new(venv().join("bin/pip"));
+    install.args(["install", "--disable-pip-version-check", "--quiet", "-r"]).arg(requirements);
+    let installed = plain("python packages", install);
+    if installed.failed == 0 {
+        // Without the stamp the next run installs once more.
+        let _ = fs::write(stamp, wanted);
+    }
+    vec![made, installed]
+}
+
+fn rust(_: &Run) -> Vec<Outcome> {
+    if tools::has_nextest() {
+        let args = ["nextest", "run", "--workspace", "--locked", "--no-fail-fast"];
+        return vec![step::run("rust", cargo(&args), Count::Last, PATIENCE)];
+    }
+    let args = ["test", "--workspace", "--all-targets", "--locked", "--no-fail-fast"];
+    vec![step::run("rust", cargo(&args), Count::Sum, PATIENCE)]
+}
+
+fn doc(_: &Run) -> Vec<Outcome> {
+    let args = ["test", "--workspace", "--doc", "--locked"];
+    vec![step::run("doc", cargo(&args), Count::Sum, PATIENCE)]
+}
+
+fn differential(_: &Run) -> Vec<Outcome> {
+    vec![npm("differential", &[], PATIENCE)]
+}
+
+fn protocol(_: &Run) -> Vec<Outcome> {
+    vec![npm("protocol", &[], PATIENCE)]
+}
+
+fn clients(_: &Run) -> Vec<Outcome> {
+    vec![npm("clients", &[], PATIENCE)]
+}
+
+fn shards(_: &Run) -> Vec<Outcome> {
+    vec![npm("shards", &[], PATIENCE)]
+}
+
+fn starts(_: &Run) -> Vec<Outcome> {
+    vec![npm("starts", &[], PATIENCE).noting("first answer")]
+}
+
+fn soak(run: &Run) -> Vec<Outcome> {
+    if run.long {
+        let size = [("SOAK_RUNS", "200"), ("SOAK_EVENTS", "10000")];
+        return vec![npm("soak", &size, LONG_PATIENCE)];
+    }
+    vec![npm("soak", &[], PATIENCE)]
+}
+
+/// Memory for each of 10,000 sessions that do nothing, in a release build.
+fn idle(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let build = plain("release build", cargo(&RELEASE_BUILD));
+    if build.failed > 0 {
+        return vec![build];
+    }
+    let release = |name: &str| target().join("release").join(name);
+    let mut server = Command::new(release("bowline"));
+    server.args(["serve", "--listen", IDLE_ADDRESS, "--admin-listen", "127.0.0.1:0"]);
+    let mut server = match server.stderr(Stdio::null()).spawn() {
+        Ok(server) => server,
+        Err(error) => return vec![build, step::call("idle", || Err(error.to_string()))],
+    };
+    let mut load = Command::new(release("load"));
+    load.args(["idle", "--target", IDLE_ADDRESS, "--sessions", "10000"]);
+    load.args(["--pid", &server.id().to_string()]);
+    let outcome = plain("idle", load).noting("session_bytes");
+    // It may have ended by itself, which the load tool has noticed.
+    let _ = server.kill();
+    let _ = server.wait();
+    vec![build, outcome]
+}
+
+fn pytest(_: &Run) -> Vec<Outcome> {
+    let mut command = Command::new(venv().join("bin/python"));
+    command.args(["-m", "pytest", "-q"]).current_dir(root().join("tests/python"));
+    vec![step::run("pytest", with_servers(command), Count::Last, PATIENCE)]
+}
+
+/// Every target, two at a time: one for each core that CI has.
+fn fuzz(_: &Run) -> Vec<Outcome> {
+    let fuzz = built("fuzz");
+    // It names its targets when it is asked for one that there is not.
+    let asked = Command::new(&fuzz).args(["--target", "?"]).output();
+    let said = asked.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+    let said = said.unwrap_or_default();
+    let names: Vec<&str> = (said.lines())
+        .find_map(|line| line.strip_prefix("targets: "))
+        .map(|names| names.split_whitespace().collect())
+        .unwrap_or_default();
+    if names.is_empty() {
+        let problem = format!("{} does not name its targets: {said}", fuzz.display());
+        return vec![step::call("fuzz", || Err(problem))];
+    }
+    let one = |name: &str| {
+        let mut command = Command::new(&fuzz);
+        command.args(["--target", name, "--seconds", &FUZZ_SECONDS.to_string()]);
+        command.current_dir(root());
+        plain(&format!("fuzz {name}"), command).noting("executions")
+    };
+    let mut outcomes = Vec::new();
+    for pair in names.chunks(2) {
+        thread::scope(|scope| {
+            let threads: Vec<_> = pair.iter().map(|name| scope.spawn(move || one(name))).collect();
+            outcomes.extend(threads.into_iter().filter_map(|thread| thread.join().ok()));
+        });
+    }
+    outcomes
+}
+
+fn run_tidy(_: &Run) -> Vec<Outcome> {
+    vec![step::call("tidy", tidy::check)]
+}
+
+pub(crate) fn plain(name: &str, command: Command) -> Outcome {
+    step::run(name, command, Count::Step, PATIENCE)
+}
+
+fn npm(script: &str, variables: &[(&str, &str)], patience: Duration) -> Outcome {
+    let mut command = Command::new("npm");
+    command.args(["run", "--silent", script]).current_dir(root().join("tests"));
+    command.envs(variables.iter().copied());
+    step::run(script, with_servers(command), Count::Last, patience)
+}
+
+/// Tells the end-to-end tests which servers to start.
+fn with_servers(mut command: Command) -> Command {
+    command.env("BOWLINE_BIN", built("bowline"));
+    command.env("ENGINE_ECHO_BIN", built("examples/engine_echo"));
+    command.env("SOCKET_SUITE_BIN", built("examples/socket_suite"));
+    command.env("PYTHON_BIN", venv().join("bin/python"));
+    // A suite that finds no server must not pass by comparing the reference with itself.
+    command.env("REQUIRE_BOWLINE", "1");
+    // Servers that run side by side cannot share the default address for operators.
+    command.env("BOWLINE_ADMIN_LISTEN", "127.0.0.1:0");
+    command
+}
+
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(root());
+    command
+}
+
+fn built(name: &str) -> PathBuf {
+    target().join("debug").join(name)
+}
+
+fn venv() -> PathBuf {
+    root().join("tests/.venv")
+}
