@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+pub use bowline_names::DisconnectReason;
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -193,59 +194,6 @@ pub enum AckError {
     Disconnected,
     /// `limits.pending-acks-per-session` are awaited already; the event was not sent.
     TooMany,
-}
-
-/// Why a session or a socket ended, in Socket.IO's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DisconnectReason {
-    /// The transport failed.
-    TransportError,
-    /// The transport was closed by the peer.
-    TransportClose,
-    /// The server closed the session below the namespaces.
-    ForcedClose,
-    /// No pong (EIO 4) or ping (EIO 3) in time.
-    PingTimeout,
-    /// The peer sent what cannot be read.
-    ParseError,
-    /// The server stops.
-    ServerShuttingDown,
-    /// The server closed the connection because of what the client did or failed to do.
-    ForcedServerClose,
-    /// The client left the namespace.
-    ClientNamespaceDisconnect,
-    /// The server removed the socket from the namespace.
-    ServerNamespaceDisconnect,
-}
-
-impl DisconnectReason {
-    /// Every reason, in declaration order.
-    pub const ALL: [Self; 9] = [
-        Self::TransportError,
-        Self::TransportClose,
-        Self::ForcedClose,
-        Self::PingTimeout,
-        Self::ParseError,
-        Self::ServerShuttingDown,
-        Self::ForcedServerClose,
-        Self::ClientNamespaceDisconnect,
-        Self::ServerNamespaceDisconnect,
-    ];
-
-    /// The words of the Socket.IO documentation.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TransportError => "transport error",
-            Self::TransportClose => "transport close",
-            Self::ForcedClose => "forced close",
-            Self::PingTimeout => "ping timeout",
-            Self::ParseError => "parse error",
-            Self::ServerShuttingDown => "server shutting down",
-            Self::ForcedServerClose => "forced server close",
-            Self::ClientNamespaceDisconnect => "client namespace disconnect",
-            Self::ServerNamespaceDisconnect => "server namespace disconnect",
-        }
-    }
 }
 
 /// What a handler wants done. Commands to sockets and sessions that have gone do nothing.

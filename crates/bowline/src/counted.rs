@@ -32,19 +32,28 @@ pub(crate) fn samples(stats: &Stats) -> Vec<Sample> {
         Metric::Connects,
         &[("accepted", hub.connects_accepted), ("refused", hub.connects_refused)],
     );
-    add(Metric::Disconnects, &each(DisconnectReason::ALL.map(DisconnectReason::name), &hub.closed));
+    add(
+        Metric::Disconnects,
+        &each(DisconnectReason::ALL.iter().map(|reason| reason.name()), &hub.closed),
+    );
     let failed = hub.upgrade_failures.iter().sum();
     add(Metric::Upgrades, &[("done", hub.upgraded), ("failed", failed)]);
-    let failures = each(UpgradeFailure::ALL.map(UpgradeFailure::name), &hub.upgrade_failures);
+    let failures = each(UpgradeFailure::ALL.iter().map(|why| why.name()), &hub.upgrade_failures);
     add(Metric::UpgradeFailures, &failures);
     add(Metric::Packets, &[("in", hub.packets_in), ("out", hub.packets_out)]);
     add(Metric::Bytes, &[("in", stats.websocket_bytes_in), ("out", stats.websocket_bytes_out)]);
     add(Metric::Events, &[("in", hub.events_in), ("out", hub.events_out)]);
     add(Metric::SlowReceivers, &[("", hub.slow_receivers)]);
-    add(Metric::LimitHits, &each(LimitKey::ALL.map(LimitKey::name), &hub.limit_hits));
-    add(Metric::LimitHits, &each(ProcessLimit::ALL.map(ProcessLimit::name), &stats.limit_hits));
-    add(Metric::AcceptErrors, &each(AcceptError::ALL.map(AcceptError::name), &stats.accept_errors));
-    add(Metric::Wakeups, &each(Timer::ALL.map(Timer::name), &hub.wakeups));
+    add(Metric::LimitHits, &each(LimitKey::ALL.iter().map(|key| key.name()), &hub.limit_hits));
+    add(
+        Metric::LimitHits,
+        &each(ProcessLimit::ALL.iter().map(|limit| limit.name()), &stats.limit_hits),
+    );
+    add(
+        Metric::AcceptErrors,
+        &each(AcceptError::ALL.iter().map(|kind| kind.name()), &stats.accept_errors),
+    );
+    add(Metric::Wakeups, &each(Timer::ALL.iter().map(|timer| timer.name()), &hub.wakeups));
     samples
 }
 
@@ -58,8 +67,8 @@ pub(crate) fn log(stats: &Stats) {
     }
 }
 
-fn each<const N: usize>(names: [&'static str; N], counts: &[u64; N]) -> Vec<(&'static str, u64)> {
-    names.into_iter().zip(counts.iter().copied()).collect()
+fn each(names: impl Iterator<Item = &'static str>, counts: &[u64]) -> Vec<(&'static str, u64)> {
+    names.zip(counts.iter().copied()).collect()
 }
 
 #[cfg(test)]
