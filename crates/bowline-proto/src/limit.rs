@@ -8,6 +8,14 @@ use crate::wall::Handshake;
 /// the reference server waits.
 pub(crate) const LAST_POLL: Duration = Duration::from_secs(30);
 
+/// The same in a drain: a client that is alive polls again within a round trip or two, and the
+/// server stops no later for those that are not.
+pub(crate) const LAST_POLL_DRAINING: Duration = Duration::from_secs(3);
+
+/// How long the name of a namespace may be. Where a pattern lets clients choose it, it is kept for
+/// as long as anybody is in there.
+pub(crate) const NAMESPACE_NAME_BYTES: usize = 1_024;
+
 /// How many packets one polling body to this client may hold.
 ///
 /// python-engineio refuses bodies of more than 16 packets, in its client too; nobody else counts.

@@ -117,6 +117,9 @@ pub(crate) struct Polling {
     pub(crate) packets_max: usize,
     /// The GET that awaits packets.
     pub(crate) get: Option<ExchangeId>,
+    /// The GET that was answered last. Its client may be gone without the answer, which only the
+    /// next GET disproves.
+    pub(crate) answered: Option<ExchangeId>,
     /// The POST whose body is still to come.
     pub(crate) post: Option<ExchangeId>,
     /// Packets that no poll has taken yet.
@@ -220,6 +223,12 @@ impl Session {
             (Timer::Ack, _) => self.ack_by,
         };
         (at != NEVER).then_some(at)
+    }
+
+    /// Whether an entry of the timer queue is still of use: an EIO 3 client moves its deadline
+    /// without a new one.
+    pub(crate) fn means(&self, timer: Timer, at: Time) -> bool {
+        self.deadline(timer).is_some_and(|deadline| deadline == at || timer == Timer::ClientPing)
     }
 
     /// The name of the transport that serves it, as requests give it.

@@ -55,11 +55,29 @@ impl Timer {
 #[derive(Debug, Default)]
 pub(crate) struct TimerQueue {
     heap: BinaryHeap<Reverse<(Time, Timer, SessionKey)>>,
+    /// Twice the entries that were meant when the stale ones were dropped last.
+    crowded_from: usize,
 }
+
+/// Entries from which on it is worth looking for stale ones.
+const CROWDED_FROM: usize = 1_024;
 
 impl TimerQueue {
     pub(crate) fn push(&mut self, at: Time, timer: Timer, session: SessionKey) {
         self.heap.push(Reverse((at, timer, session)));
+    }
+
+    /// Whether about half of the entries may be stale. They go by themselves when they come up, but
+    /// a peer that opens and closes makes them faster than that.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.heap.len() > self.crowded_from.max(CROWDED_FROM)
+    }
+
+    /// Drops the entries that nobody means.
+    pub(crate) fn retain(&mut self, is_meant: impl Fn(Time, Timer, SessionKey) -> bool) {
+        self.heap.retain(|Reverse((at, timer, session))| is_meant(*at, *timer, *session));
+        self.crowded_from = 2 * self.heap.len();
+        self.heap.shrink_to(self.crowded_from);
     }
 
     #[cfg(test)]

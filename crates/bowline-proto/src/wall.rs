@@ -37,7 +37,8 @@ pub enum Input {
     Message { transport: TransportId, message: Message },
     /// A WebSocket has gone, or broke its protocol (the shell has then sent the close frame).
     Lost { transport: TransportId, why: Lost },
-    /// The client closed the connection of a request before it was answered.
+    /// The client closed the connection of a request before it was answered, or before anybody took
+    /// the answer.
     Aborted { exchange: ExchangeId },
     /// How many bytes a socket could not take yet. Said after a flush that left some.
     Backlog { transport: TransportId, bytes: usize },

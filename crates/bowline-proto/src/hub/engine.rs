@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Hub, POLICY, Protocol, Receivers, UpgradeFailure};
+use super::{GOING_AWAY, Hub, POLICY, Protocol, Receivers, UpgradeFailure};
 use crate::{
     ExchangeId, Output, SessionKey, Sid, Time, Timer, TransportId,
     engineio::{self, DecodeError, Packet, PacketKind, RequestError, Version, payload},
@@ -52,9 +52,10 @@ impl Hub {
             Version::V3 => Heartbeat::AwaitingPing(self.client_ping_deadline(now)),
             Version::V4 => Heartbeat::Resting(now + self.config.ping_interval),
         };
-        let connect_by = match self.config.protocol {
-            Protocol::SocketIo => now + self.config.connect_timeout,
-            Protocol::EngineIo(_) => NEVER,
+        let (connect_by, kept) = match self.config.protocol {
+            Protocol::SocketIo => (now + self.config.connect_timeout, Some(Arc::clone(&handshake))),
+            // Its handler is told once, now.
+            Protocol::EngineIo(_) => (NEVER, None),
         };
         let key = self.sessions.insert(Session {
             id,
@@ -74,7 +75,7 @@ impl Hub {
             rooms: 0,
             pending_acks: 0,
             address: handshake.address,
-            handshake: Some(Arc::clone(&handshake)),
+            handshake: kept,
         });
         self.by_sid.insert(id, key);
         self.count_leg(key, 1);
@@ -143,6 +144,9 @@ impl Hub {
             return;
         }
         polling.get = Some(exchange);
+        if let Some(arrived) = polling.answered.take() {
+            self.by_exchange.remove(&arrived);
+        }
         self.by_exchange.insert(exchange, key);
         if session.phase == Phase::Closing {
             self.say_last_words(key);
@@ -193,6 +197,7 @@ impl Hub {
             return;
         }
         let mut packets = Vec::new();
+        let body_bytes = body.len();
         let body = match polling.style.jsonp {
             Some(_) => payload::decode_jsonp_body(&body),
             None => Ok(body),
@@ -209,7 +214,7 @@ impl Hub {
             Ok(()) | Err(_) => self.respond(exchange, Response::Taken),
         }
         for packet in packets {
-            self.on_packet(now, key, packet);
+            self.on_packet(now, key, detach(packet, body_bytes));
         }
         if outcome.is_err() {
             self.end(key, DisconnectReason::ParseError, Farewell::PLAIN);
@@ -304,9 +309,7 @@ impl Hub {
         let held = session.heartbeat == Heartbeat::Held;
         self.count_leg(key, 1);
         self.stats.upgraded += 1;
-        for exchange in [polling.get, polling.post].into_iter().flatten() {
-            self.by_exchange.remove(&exchange);
-        }
+        self.forget_exchanges(&polling);
         if let Some(exchange) = polling.get {
             let noop = [Packet::bare(PacketKind::Noop)];
             let body = payload::encode(version, &polling.style, noop.iter());
@@ -332,6 +335,7 @@ impl Hub {
     fn fail_probe(&mut self, now: Time, key: SessionKey, why: UpgradeFailure, close: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.step(Step::ProbeFailed);
+        session.backlog_bytes = 0;
         let held = session.heartbeat == Heartbeat::Held;
         let probe = session.polling.as_deref_mut().and_then(|polling| polling.probe.take());
         if let Some(probe) = probe {
@@ -368,18 +372,28 @@ impl Hub {
             if let Some(polling) = self.sessions.get_mut(key).and_then(|s| s.polling.as_deref_mut())
             {
                 polling.get.take_if(|get| *get == exchange);
+                // Answered, but nobody took the answer: what was in it is lost.
+                polling.answered.take_if(|answered| *answered == exchange);
                 polling.post.take_if(|post| *post == exchange);
             }
             self.end(key, DisconnectReason::TransportError, Farewell::PLAIN);
         }
     }
 
-    pub(super) fn on_backlog(&mut self, transport: TransportId, bytes: usize) {
+    pub(super) fn on_backlog(&mut self, now: Time, transport: TransportId, bytes: usize) {
         let Some(key) = self.by_transport.get(&transport).copied() else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
+        // Noted for a probe too: if it takes over, it lags.
         session.backlog_bytes = bytes;
-        if bytes > self.config.limits.queued_bytes_per_session {
+        let serves = session.websocket == Some(transport);
+        if bytes <= self.config.limits.queued_bytes_per_session {
+            return;
+        }
+        if serves {
             self.cut_slow(key);
+        } else {
+            self.stats.on_limit(LimitKey::QueuedBytesPerSession);
+            self.fail_probe(now, key, UpgradeFailure::Protocol, true);
         }
     }
 
@@ -520,7 +534,8 @@ impl Hub {
         if polling.queue.is_empty() {
             polling.queue.shrink_to_fit();
         }
-        self.by_exchange.remove(&exchange);
+        // Still known, so that an answer nobody took is noticed.
+        polling.answered = Some(exchange);
         self.stats.packets_out += count.max(1) as u64;
         self.respond(exchange, Response::Payload(body));
     }
@@ -528,22 +543,40 @@ impl Hub {
     /// Closes a session from the server's side: its sockets leave, what is queued still goes out,
     /// and the client is told.
     pub(super) fn close(&mut self, now: Time, key: SessionKey, reason: DisconnectReason) {
+        self.close_until(now + limit::LAST_POLL, key, reason);
+    }
+
+    /// Closes a session because the server stops. Between two polls it is given a moment to take
+    /// what is queued for it.
+    pub(super) fn on_drain(&mut self, now: Time, key: SessionKey) {
+        let reason = DisconnectReason::ServerShuttingDown;
+        let polling = self.sessions.get(key).and_then(|session| session.polling.as_deref());
+        if polling.is_some_and(|polling| polling.get.is_none() && !polling.queue.is_empty()) {
+            self.close_until(now + limit::LAST_POLL_DRAINING, key, reason);
+        } else {
+            self.end(key, reason, Farewell::Close(Some(GOING_AWAY)));
+        }
+    }
+
+    fn close_until(&mut self, deadline: Time, key: SessionKey, reason: DisconnectReason) {
         self.leave_all(key, reason);
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.phase == Phase::Closing {
-            return;
-        }
+        let closing = session.phase == Phase::Closing;
         let Some(polling) = session.polling.as_deref_mut() else {
             self.end(key, reason, Farewell::PLAIN);
             return;
         };
+        if deadline < polling.last_poll {
+            polling.last_poll = deadline;
+            self.timers.push(deadline, Timer::LastPoll, key);
+        }
+        if closing {
+            return;
+        }
         let probe = polling.probe.take();
         polling.queue.push_back(Packet::bare(PacketKind::Close));
         polling.queued_bytes += PACKET_OVERHEAD_BYTES;
-        let deadline = now + limit::LAST_POLL;
-        polling.last_poll = deadline;
         session.step(Step::Close);
-        self.timers.push(deadline, Timer::LastPoll, key);
         self.report_closed(key, reason);
         self.abandon_probe(probe);
         self.say_last_words(key);
@@ -571,7 +604,8 @@ impl Hub {
         }
     }
 
-    /// Ends a session at once. A pending poll is told `1`, a WebSocket gets a close frame.
+    /// Ends a session at once. A pending poll is told what is queued and `1`, a WebSocket gets a
+    /// close frame.
     pub(super) fn end(&mut self, key: SessionKey, reason: DisconnectReason, farewell: Farewell) {
         self.leave_all(key, reason);
         let Some(session) = self.sessions.get_mut(key) else { return };
@@ -579,12 +613,9 @@ impl Hub {
         session.step(Step::End);
         if let Some(polling) = session.polling.as_deref_mut() {
             let probe = polling.probe.take();
-            if let Some(exchange) = polling.get.take() {
-                self.by_exchange.remove(&exchange);
-                let farewell = [Packet::bare(PacketKind::Close)];
-                let body = payload::encode(session.version, &polling.style, farewell.iter());
-                self.respond(exchange, Response::Payload(body));
-            }
+            polling.queue.push_back(Packet::bare(PacketKind::Close));
+            polling.queued_bytes += PACKET_OVERHEAD_BYTES;
+            self.answer_poll(key);
             self.abandon_probe(probe);
         }
         if !already_counted {
@@ -607,12 +638,16 @@ impl Hub {
             self.by_transport.remove(&transport);
         }
         if let Some(polling) = session.polling {
-            for exchange in [polling.get, polling.post].into_iter().flatten() {
-                self.by_exchange.remove(&exchange);
-            }
+            self.forget_exchanges(&polling);
             if let Some(exchange) = polling.post {
                 self.respond(exchange, Response::Status(400));
             }
+        }
+    }
+
+    fn forget_exchanges(&mut self, polling: &Polling) {
+        for exchange in [polling.get, polling.answered, polling.post].into_iter().flatten() {
+            self.by_exchange.remove(&exchange);
         }
     }
 
@@ -701,6 +736,19 @@ impl Hub {
     }
 }
 
+/// Copies the data of a packet that is a small part of its body, which it would keep whole for as
+/// long as it waits in a queue that counts its own bytes only.
+fn detach(packet: Packet, body_bytes: usize) -> Packet {
+    if packet.data.len() > body_bytes / 2 {
+        return packet;
+    }
+    let data = match packet.data {
+        Message::Text(text) => Message::Text(ByteString::from(&*text)),
+        Message::Binary(bytes) => Message::Binary(Bytes::copy_from_slice(&bytes)),
+    };
+    Packet { data, ..packet }
+}
+
 fn is_probe(packet: &Packet) -> bool {
     packet.kind == PacketKind::Ping && packet.data.as_bytes() == b"probe"
 }
@@ -721,7 +769,7 @@ impl Farewell {
 
 /// What a queued packet costs beyond its text, as far as limits are concerned: without it, empty
 /// packets would be free.
-const PACKET_OVERHEAD_BYTES: usize = 64;
+pub(super) const PACKET_OVERHEAD_BYTES: usize = 64;
 
 fn session_polls(sessions: &slotmap::SlotMap<SessionKey, Session>, key: SessionKey) -> bool {
     let polling = sessions.get(key).and_then(|session| session.polling.as_deref());

@@ -11,6 +11,8 @@ mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_edges;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -118,6 +120,12 @@ impl Hub {
     /// Takes in one thing that happened. Drain [`poll_output`](Self::poll_output) before the next.
     pub fn handle_input(&mut self, now: Time, input: Input) {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
+        if self.timers.is_crowded() {
+            let sessions = &self.sessions;
+            self.timers.retain(|at, timer, key| {
+                sessions.get(key).is_some_and(|session| session.means(timer, at))
+            });
+        }
         match input {
             Input::Open { id, origin, handshake } => self.on_open(now, id, origin, handshake),
             Input::Get { exchange, session } => self.on_get(exchange, session),
@@ -134,17 +142,11 @@ impl Hub {
             Input::Message { transport, message } => self.on_message(now, transport, message),
             Input::Lost { transport, why } => self.on_lost(now, transport, why),
             Input::Aborted { exchange } => self.on_aborted(exchange),
-            Input::Backlog { transport, bytes } => self.on_backlog(transport, bytes),
+            Input::Backlog { transport, bytes } => self.on_backlog(now, transport, bytes),
             Input::Command(command) => self.on_command(now, command),
             Input::Timeout => self.on_timeout(now),
             Input::TurnEnd => self.on_turn_end(),
-            Input::Drain { session } => {
-                self.end(
-                    session,
-                    DisconnectReason::ServerShuttingDown,
-                    engine::Farewell::Close(Some(GOING_AWAY)),
-                );
-            }
+            Input::Drain { session } => self.on_drain(now, session),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytestring::ByteString;
 use siphasher::sip::SipHasher13;
-use slotmap::SlotMap;
+use slotmap::{Key as _, SlotMap};
 
 use super::{Hub, Socket};
 use crate::{
@@ -46,6 +46,8 @@ pub(crate) struct Namespace {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Receiver {
     pub(crate) socket: SocketKey,
+    /// The null key while the socket awaits the answer to its CONNECT: it is in rooms then, and
+    /// receives nothing.
     pub(crate) session: SessionKey,
 }
 
@@ -128,8 +130,32 @@ impl Namespaces {
         }
     }
 
-    /// Puts an accepted socket among the members of its namespace.
+    /// Checks that rooms and sockets agree on who is where; returns how many memberships there are.
+    #[cfg(test)]
+    pub(super) fn check_rooms(&self, sockets: &SlotMap<SocketKey, Socket>) -> usize {
+        let mut count = 0;
+        for (key, room) in &self.rooms {
+            assert!(!room.members.is_empty(), "an empty room is forgotten");
+            for (place, member) in room.members.iter().enumerate() {
+                let socket = &sockets[member.receiver.socket];
+                let membership = socket.rooms[member.place as usize];
+                assert_eq!((membership.room, membership.place as usize), (key, place));
+                assert_eq!(member.receiver.session.is_null(), socket.id.is_none());
+                assert_eq!(self.all[socket.namespace].rooms.get(&room.name), Some(&key));
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Puts an accepted socket among the members of its namespace. From now on it receives what is
+    /// sent to the rooms it has joined before.
     pub(crate) fn admit(&mut self, key: SocketKey, socket: &mut Socket) {
+        for membership in &socket.rooms {
+            if let Some(room) = self.rooms.get_mut(membership.room) {
+                room.members[membership.place as usize].receiver.session = socket.session;
+            }
+        }
         if let Some(namespace) = self.all.get_mut(socket.namespace) {
             socket.place = u32::try_from(namespace.members.len()).unwrap_or(u32::MAX);
             namespace.members.push(Receiver { socket: key, session: socket.session });
@@ -169,7 +195,8 @@ impl Hub {
             return false;
         }
         let (own, theirs) = (socket.rooms.len(), room.members.len());
-        let receiver = Receiver { socket: key, session: socket.session };
+        let session = socket.id.map_or_else(SessionKey::null, |_| socket.session);
+        let receiver = Receiver { socket: key, session };
         room.members.push(Member { receiver, place: u32::try_from(own).unwrap_or(u32::MAX) });
         socket
             .rooms
@@ -182,10 +209,17 @@ impl Hub {
         let Some(socket) = self.sockets.get(key) else { return false };
         let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return false };
         let Some(room) = namespace.rooms.get(name) else { return false };
-        let Some(place) = socket.rooms.iter().position(|membership| membership.room == *room)
-        else {
+        let Some(members) = self.namespaces.rooms.get(*room).map(|room| &room.members) else {
             return false;
         };
+        // The shorter list answers, as above.
+        let place = if members.len() < socket.rooms.len() {
+            let member = members.iter().find(|member| member.receiver.socket == key);
+            member.map(|member| member.place as usize)
+        } else {
+            socket.rooms.iter().position(|membership| membership.room == *room)
+        };
+        let Some(place) = place else { return false };
         self.exit_room_at(key, place);
         true
     }
@@ -278,8 +312,7 @@ impl Hub {
     /// The next socket of a walk, whatever serves it.
     pub(super) fn next_member(&mut self, walk: &mut Walk) -> Option<Receiver> {
         if walk.marked && walk.mark.is_none() {
-            self.mark = self.mark.wrapping_add(1);
-            walk.mark = Some(self.mark);
+            walk.mark = Some(self.next_mark());
             let mut place = 0;
             for list in &walk.except_lists {
                 while let Some(room) = self.namespaces.rooms.get(*list)
@@ -300,6 +333,9 @@ impl Hub {
         }
         loop {
             let receiver = self.step_walk(walk)?;
+            if receiver.session.is_null() {
+                continue;
+            }
             let Some(mark) = walk.mark else { return Some(receiver) };
             if let Some(socket) = self.sockets.get_mut(receiver.socket)
                 && socket.mark != mark
@@ -308,6 +344,17 @@ impl Hub {
                 return Some(receiver);
             }
         }
+    }
+
+    /// Draws the mark of a walk, which no socket has.
+    fn next_mark(&mut self) -> u32 {
+        self.mark = self.mark.checked_add(1).unwrap_or_else(|| {
+            for socket in self.sockets.values_mut() {
+                socket.mark = 0;
+            }
+            1
+        });
+        self.mark
     }
 
     fn step_walk(&self, walk: &mut Walk) -> Option<Receiver> {

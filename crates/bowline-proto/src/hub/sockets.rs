@@ -9,7 +9,7 @@ use super::{Hub, Socket};
 use crate::{
     Output, SessionKey, Sid, SocketKey, Time, Timer,
     engineio::{Packet, PacketKind, Version},
-    limit::LimitKey,
+    limit::{self, LimitKey},
     session::{NEVER, Session},
     socketio::{self, Args},
     wall::{AckError, AckRequest, Broadcast, DisconnectReason, Event, HandlerId},
@@ -17,6 +17,7 @@ use crate::{
 };
 
 use super::Receivers;
+use super::engine::PACKET_OVERHEAD_BYTES;
 use super::namespace::{Leg, NamespaceKey, PendingAck};
 
 impl Hub {
@@ -103,7 +104,9 @@ impl Hub {
             self.cut(key, LimitKey::NamespacesPerSession);
             return;
         }
-        let rule = self.config.namespaces.iter().find(|rule| rule.pattern.matches(&name));
+        let mut rules = self.config.namespaces.iter();
+        let rule = rules
+            .find(|rule| name.len() <= limit::NAMESPACE_NAME_BYTES && rule.pattern.matches(&name));
         let Some(handler) = rule.map(|rule| rule.handler) else {
             self.stats.connects_refused += 1;
             let data = ByteString::from_static("{\"message\":\"Invalid namespace\"}");
@@ -267,14 +270,17 @@ impl Hub {
         volatile: bool,
     ) {
         let pending_max = self.config.limits.pending_acks_per_session;
+        let queued_max = self.config.limits.queued_bytes_per_session;
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.id.is_some()) else {
             return;
         };
         let session_key = socket.session;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
-        if volatile && !session.takes_volatile() {
-            return;
-        }
+        let dropped = volatile && {
+            let namespace = self.namespaces.all.get(socket.namespace);
+            let head_max = namespace.map_or(0, |it| it.name.len()) + HEAD_MAX_BYTES;
+            !session.takes_volatile(queued_bytes(head_max, args), queued_max)
+        };
         let mut id = None;
         if let Some(AckRequest { token, timeout }) = ack {
             if session.pending_acks as usize >= pending_max {
@@ -293,6 +299,10 @@ impl Hub {
                 session.ack_by = deadline;
                 self.timers.push(deadline, Timer::Ack, session_key);
             }
+        }
+        // The ack of what was dropped is awaited all the same: its time is over some day.
+        if dropped {
+            return;
         }
         self.stats.events_out += 1;
         self.transmit_args(key, |name| socketio::event_header(name, id, args), args);
@@ -361,17 +371,22 @@ impl Hub {
         let head = socketio::event_header(&broadcast.namespace, None, args);
         if self.census.by_packet > 0 {
             let packets = packets(&head, args);
+            let bytes = queued_bytes(head.len(), args);
+            let queued_max = self.config.limits.queued_bytes_per_session;
             let mut walk = self.walk(broadcast, namespace, Leg::Any);
             let mut slow = Vec::new();
             while let Some(member) = self.next_member(&mut walk) {
                 let key = member.session;
                 let Some(session) = self.sessions.get(key) else { continue };
-                if !session.takes_packets() || broadcast.volatile && !session.takes_volatile() {
+                if !session.takes_packets()
+                    || broadcast.volatile && !session.takes_volatile(bytes, queued_max)
+                {
                     continue;
                 }
                 for packet in &packets {
                     if !self.pass(key, packet.clone()) {
                         slow.push(key);
+                        break;
                     }
                 }
             }
@@ -410,15 +425,13 @@ impl Hub {
 
     pub(super) fn join(&mut self, key: SocketKey, room: &ByteString) {
         let Some(session_key) = self.sockets.get(key).map(|socket| socket.session) else { return };
-        let Some(session) = self.sessions.get(session_key) else { return };
-        if session.rooms as usize >= self.config.limits.rooms_per_session {
-            self.cut(session_key, LimitKey::RoomsPerSession);
+        if !self.enter_room(key, room) {
             return;
         }
-        if self.enter_room(key, room)
-            && let Some(session) = self.sessions.get_mut(session_key)
-        {
-            session.rooms += 1;
+        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        session.rooms += 1;
+        if session.rooms as usize > self.config.limits.rooms_per_session {
+            self.cut(session_key, LimitKey::RoomsPerSession);
         }
     }
 
@@ -458,6 +471,11 @@ impl Hub {
     fn remove_socket(&mut self, key: SocketKey, reason: DisconnectReason) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         let pending = socket.pending_acks.take();
+        if let Some(pending) = &pending
+            && let Some(session) = self.sessions.get_mut(socket.session)
+        {
+            session.pending_acks -= u32::try_from(pending.len()).unwrap_or(u32::MAX);
+        }
         let handler = self.handler_of(self.sockets.get(key).map(|socket| socket.namespace));
         self.forget_socket(key);
         let Some(handler) = handler else { return };
@@ -499,10 +517,12 @@ impl Hub {
 }
 
 impl Session {
-    /// Whether something that may be dropped can be sent at once.
-    fn takes_volatile(&self) -> bool {
+    /// Whether something that may be dropped and takes so many bytes of a queue can be sent at once.
+    fn takes_volatile(&self, bytes: usize, queued_bytes_max: usize) -> bool {
         match self.polling.as_deref() {
-            Some(polling) => polling.get.is_some(),
+            Some(polling) => {
+                polling.get.is_some() && polling.queued_bytes + bytes <= queued_bytes_max
+            }
             None => self.backlog_bytes == 0,
         }
     }
@@ -516,6 +536,15 @@ fn packets(head: &str, args: &Args) -> Vec<Packet> {
         .map(|data| Packet { kind: PacketKind::Message, data })
         .collect()
 }
+
+/// What an event takes of a queue of packets.
+fn queued_bytes(head_bytes: usize, args: &Args) -> usize {
+    head_bytes + args.bytes() + (1 + args.attachments.len()) * PACKET_OVERHEAD_BYTES
+}
+
+/// What may stand before the arguments of an event, the name of the namespace aside: the type, two
+/// numbers, a dash and a comma.
+const HEAD_MAX_BYTES: usize = 48;
 
 /// An event or an ack as WebSocket frames, one after the other.
 fn frames(head: &str, args: &Args, eio3: bool, deflate: bool) -> Bytes {

@@ -659,23 +659,25 @@ fn nothing_is_left_of_sessions_that_ended() {
 
 /// A hub and a shell that writes down what it was told. Its one handler accepts every CONNECT but
 /// those to `/refused`.
-struct Shell {
-    hub: Hub,
-    now: Time,
-    ids: u64,
-    user_agent: String,
-    frames: BTreeMap<TransportId, Vec<u8>>,
-    closed: BTreeMap<TransportId, Option<u16>>,
-    responses: BTreeMap<ExchangeId, Response>,
-    events: Vec<Event>,
-    forwarded: Vec<Broadcast>,
-    reached: Vec<(u64, usize)>,
-    sends: usize,
-    accepted: Vec<(SocketKey, Sid)>,
+pub(super) struct Shell {
+    pub(super) hub: Hub,
+    pub(super) now: Time,
+    pub(super) ids: u64,
+    pub(super) user_agent: String,
+    pub(super) frames: BTreeMap<TransportId, Vec<u8>>,
+    pub(super) closed: BTreeMap<TransportId, Option<u16>>,
+    pub(super) responses: BTreeMap<ExchangeId, Response>,
+    pub(super) events: Vec<Event>,
+    pub(super) forwarded: Vec<Broadcast>,
+    pub(super) reached: Vec<(u64, usize)>,
+    pub(super) sends: usize,
+    pub(super) accepted: Vec<(SocketKey, Sid)>,
+    /// Whether CONNECT packets are left unanswered.
+    pub(super) hold_connects: bool,
 }
 
 impl Shell {
-    fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         let rule = |pattern| NamespaceRule { pattern: NamespacePattern::new(pattern), handler: 0 };
         let namespaces = vec![rule("/"), rule("/room-*"), rule("/refused")];
         Self {
@@ -691,10 +693,11 @@ impl Shell {
             reached: Vec::new(),
             sends: 0,
             accepted: Vec::new(),
+            hold_connects: false,
         }
     }
 
-    fn input(&mut self, input: Input) {
+    pub(super) fn input(&mut self, input: Input) {
         let mut inputs = std::collections::VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             self.hub.handle_input(self.now, input);
@@ -706,7 +709,7 @@ impl Shell {
         }
     }
 
-    fn carry_out(&mut self, output: Output) -> Option<Command> {
+    pub(super) fn carry_out(&mut self, output: Output) -> Option<Command> {
         match output {
             Output::Send { mut receivers, frame } => {
                 self.sends += 1;
@@ -726,7 +729,9 @@ impl Shell {
             Output::Reached { report, receivers } => self.reached.push((report, receivers)),
             Output::Deliver { event, .. } => {
                 self.events.push(event.clone());
-                if let Event::Connect { socket, namespace, .. } = event {
+                if let Event::Connect { socket, namespace, .. } = event
+                    && !self.hold_connects
+                {
                     if namespace == "/refused" {
                         let message = "no \"entry\"".to_owned();
                         let data = Some("{\"code\":7}".into());
@@ -741,22 +746,22 @@ impl Shell {
         None
     }
 
-    fn next_id(&mut self) -> u64 {
+    pub(super) fn next_id(&mut self) -> u64 {
         self.ids += 1;
         self.ids
     }
 
-    fn sid(&mut self) -> Sid {
+    pub(super) fn sid(&mut self) -> Sid {
         let mut random = [0; 14];
         random[..8].copy_from_slice(&self.next_id().to_le_bytes());
         Sid::new(0, random)
     }
 
-    fn exchange(&mut self) -> ExchangeId {
+    pub(super) fn exchange(&mut self) -> ExchangeId {
         ExchangeId(self.next_id())
     }
 
-    fn handshake(&self, version: Version) -> Arc<Handshake> {
+    pub(super) fn handshake(&self, version: Version) -> Arc<Handshake> {
         Arc::new(Handshake {
             version,
             poll_style: PollStyle::default(),
@@ -766,7 +771,7 @@ impl Shell {
         })
     }
 
-    fn open_polling(&mut self, version: Version) -> Sid {
+    pub(super) fn open_polling(&mut self, version: Version) -> Sid {
         let (id, exchange) = (self.sid(), self.exchange());
         let handshake = self.handshake(version);
         self.input(Input::Open { id, origin: Origin::Polling(exchange), handshake });
@@ -777,7 +782,7 @@ impl Shell {
         id
     }
 
-    fn open_websocket(&mut self, version: Version) -> TransportId {
+    pub(super) fn open_websocket(&mut self, version: Version) -> TransportId {
         let (id, transport) = (self.sid(), TransportId(self.next_id()));
         let handshake = self.handshake(version);
         let origin = Origin::WebSocket { transport, deflate: false };
@@ -791,13 +796,17 @@ impl Shell {
         transport
     }
 
-    fn attach(&mut self, session: Sid) -> TransportId {
+    pub(super) fn attach(&mut self, session: Sid) -> TransportId {
         let transport = TransportId(self.next_id());
         self.input(Input::Attach { transport, session, deflate: false });
         transport
     }
 
-    fn join_by_websocket(&mut self, version: Version, namespace: &str) -> (TransportId, SocketKey) {
+    pub(super) fn join_by_websocket(
+        &mut self,
+        version: Version,
+        namespace: &str,
+    ) -> (TransportId, SocketKey) {
         let transport = self.open_websocket(version);
         if version == Version::V4 {
             self.text(transport, &format!("40{namespace}"));
@@ -806,58 +815,58 @@ impl Shell {
         (transport, self.last_socket())
     }
 
-    fn join_by_polling(&mut self, session: Sid) -> SocketKey {
+    pub(super) fn join_by_polling(&mut self, session: Sid) -> SocketKey {
         self.post(session, "40");
         self.get(session);
         self.last_socket()
     }
 
-    fn last_socket(&self) -> SocketKey {
+    pub(super) fn last_socket(&self) -> SocketKey {
         self.accepted.last().unwrap().0
     }
 
-    fn last_socket_id(&self) -> Sid {
+    pub(super) fn last_socket_id(&self) -> Sid {
         self.accepted.last().unwrap().1
     }
 
-    fn id_of(&self, socket: SocketKey) -> String {
+    pub(super) fn id_of(&self, socket: SocketKey) -> String {
         self.hub.socket(socket).unwrap().id.to_string()
     }
 
-    fn begin_get(&mut self, session: Sid) -> ExchangeId {
+    pub(super) fn begin_get(&mut self, session: Sid) -> ExchangeId {
         let exchange = self.exchange();
         self.input(Input::Get { exchange, session });
         exchange
     }
 
     /// Polls and expects packets at the end of the turn.
-    fn get(&mut self, session: Sid) -> String {
+    pub(super) fn get(&mut self, session: Sid) -> String {
         let exchange = self.begin_get(session);
         self.turn_end();
         self.body(exchange)
     }
 
-    fn post(&mut self, session: Sid, body: &str) -> Response {
+    pub(super) fn post(&mut self, session: Sid, body: &str) -> Response {
         let exchange = self.exchange();
         let body = PostBody::Whole { body: Bytes::copy_from_slice(body.as_bytes()), binary: false };
         self.input(Input::Post { exchange, session, body });
         self.response(exchange)
     }
 
-    fn text(&mut self, transport: TransportId, text: &str) {
+    pub(super) fn text(&mut self, transport: TransportId, text: &str) {
         self.input(Input::Message { transport, message: Message::Text(text.into()) });
     }
 
-    fn command(&mut self, command: Command) {
+    pub(super) fn command(&mut self, command: Command) {
         self.input(Input::Command(command));
     }
 
-    fn turn_end(&mut self) {
+    pub(super) fn turn_end(&mut self) {
         self.input(Input::TurnEnd);
     }
 
     /// Lets time pass, from deadline to deadline.
-    fn advance(&mut self, by: Duration) {
+    pub(super) fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         while let Some((at, _)) = self.hub.poll_timeout()
             && at <= end
@@ -869,11 +878,11 @@ impl Shell {
         self.now = end;
     }
 
-    fn response(&mut self, exchange: ExchangeId) -> Response {
+    pub(super) fn response(&mut self, exchange: ExchangeId) -> Response {
         self.responses.remove(&exchange).unwrap_or_else(|| panic!("{exchange:?} was not answered"))
     }
 
-    fn body(&mut self, exchange: ExchangeId) -> String {
+    pub(super) fn body(&mut self, exchange: ExchangeId) -> String {
         match self.response(exchange) {
             Response::Payload(PollBody::Text(body)) => String::from_utf8(body.to_vec()).unwrap(),
             other => panic!("no packets: {other:?}"),
@@ -881,7 +890,7 @@ impl Shell {
     }
 
     /// What a WebSocket was sent since the last time, binary messages as `<1 2 3>`.
-    fn sent(&mut self, transport: TransportId) -> Vec<String> {
+    pub(super) fn sent(&mut self, transport: TransportId) -> Vec<String> {
         let mut bytes = self.frames.remove(&transport).unwrap_or_default();
         let mut rest = bytes.as_mut_slice();
         let mut decoder = websocket::Decoder::new(websocket::Role::Client);
@@ -900,7 +909,7 @@ impl Shell {
         sent
     }
 
-    fn last_disconnect(&self) -> DisconnectReason {
+    pub(super) fn last_disconnect(&self) -> DisconnectReason {
         let reason = self.events.iter().rev().find_map(|event| match event {
             Event::Disconnect { reason, .. } => Some(*reason),
             _ => None,
@@ -908,7 +917,7 @@ impl Shell {
         reason.unwrap()
     }
 
-    fn acks(&self) -> Vec<(u64, Result<Args, AckError>)> {
+    pub(super) fn acks(&self) -> Vec<(u64, Result<Args, AckError>)> {
         let acks = self.events.iter().filter_map(|event| match event {
             Event::Ack { token, result, .. } => Some((*token, result.clone())),
             _ => None,
@@ -917,16 +926,16 @@ impl Shell {
     }
 }
 
-fn args(json: &'static str) -> Args {
+pub(super) fn args(json: &'static str) -> Args {
     Args { json: ByteString::from_static(json), attachments: Vec::new() }
 }
 
-fn emit(socket: SocketKey, json: &str) -> Command {
+pub(super) fn emit(socket: SocketKey, json: &str) -> Command {
     let args = Args { json: json.into(), attachments: Vec::new() };
     Command::Emit { socket, args, ack: None, volatile: false }
 }
 
-fn broadcast(namespace: &'static str) -> Broadcast {
+pub(super) fn broadcast(namespace: &'static str) -> Broadcast {
     Broadcast {
         namespace: ByteString::from_static(namespace),
         rooms: Vec::new(),
