@@ -34,10 +34,12 @@ pub struct Limits {
     /// `engine.max-payload`: bytes of one WebSocket message or one polling body. Default
     /// 1,000,000, the reference server's `maxHttpBufferSize`.
     pub max_payload_bytes: usize,
-    /// Packets in one polling body. Default 4,096: well above what a client can queue between two
-    /// posts, far below what makes a turn long.
+    /// Packets in one polling body. Default 16,384: the official client puts all that was emitted in
+    /// one tick into one body, so it stands above `events_per_second`, which is what a client that
+    /// sends too much should hit.
     pub packets_per_payload: usize,
     /// Binary attachments of one Socket.IO packet. Default 10, as the reference parser since 4.2.6.
+    /// A session may hold so many times `max_payload_bytes` of a packet that is not whole yet.
     pub attachments: usize,
     /// Namespaces one session may be connected to at once. Default 64.
     pub namespaces_per_session: usize,
@@ -45,7 +47,8 @@ pub struct Limits {
     pub rooms_per_session: usize,
     /// Acks the server may await from one session. Default 1,024.
     pub pending_acks_per_session: usize,
-    /// Events one session may send in a second, with a burst of the same size. Default 10,000.
+    /// Events one session may send in a second, with a burst of the same size. Default 10,000; at
+    /// most 500,000, since an event's share of the second is counted in whole microseconds.
     pub events_per_second: u32,
     /// Bytes that may wait to be sent to one session. Default 4,194,304: a few of the largest
     /// messages; beyond it the receiver is slow and is cut.
@@ -56,7 +59,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_payload_bytes: 1_000_000,
-            packets_per_payload: 4_096,
+            packets_per_payload: 16_384,
             attachments: 10,
             namespaces_per_session: 64,
             rooms_per_session: 10_000,

@@ -139,7 +139,8 @@ impl Query {
                 "sid" => query.sid = Some(value.into_owned()).filter(|sid| !sid.is_empty()),
                 "b64" => query.style.base64 = !value.is_empty(),
                 "j" => {
-                    let digits: String = value.chars().filter(char::is_ascii_digit).collect();
+                    let digits = value.chars().filter(char::is_ascii_digit);
+                    let digits: String = digits.take(JSONP_DIGITS_MAX).collect();
                     query.style.jsonp = Some(digits.into());
                 }
                 _ => {}
@@ -148,6 +149,9 @@ impl Query {
         query
     }
 }
+
+/// Digits of `j` that are kept, and written into every body: as many as a 64-bit number has.
+const JSONP_DIGITS_MAX: usize = 20;
 
 /// What is known of a request when its head is read.
 #[derive(Debug, Clone, Copy)]

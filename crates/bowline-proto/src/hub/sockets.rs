@@ -444,18 +444,31 @@ impl Hub {
         }
     }
 
+    /// Takes one socket out of its namespace, or all sockets of its session out of theirs and closes
+    /// the session. Either way the client is told `41`, after which the official client does not
+    /// come back by itself.
     pub(super) fn disconnect(&mut self, now: Time, key: SocketKey, close: bool) {
-        let Some(socket) = self.sockets.get(key) else { return };
-        let session = socket.session;
-        if close {
-            self.close(now, session, DisconnectReason::ServerNamespaceDisconnect);
+        let Some(session_key) = self.sockets.get(key).map(|socket| socket.session) else { return };
+        let reason = DisconnectReason::ServerNamespaceDisconnect;
+        if !close {
+            self.dismiss(key, reason);
             return;
         }
-        let Some(name) = self.namespaces.all.get(socket.namespace).map(|n| n.name.clone()) else {
-            return;
-        };
-        self.remove_socket(key, DisconnectReason::ServerNamespaceDisconnect);
-        self.transmit_packet(session, &socketio::Packet::Disconnect { namespace: name });
+        while let Some(first) = self.sessions.get(session_key).and_then(|s| s.sockets.first()) {
+            self.dismiss(*first, reason);
+        }
+        self.close(now, session_key, reason);
+    }
+
+    /// Takes a socket out of its namespace and tells its client and its handler.
+    fn dismiss(&mut self, key: SocketKey, reason: DisconnectReason) {
+        let Some(socket) = self.sockets.get(key) else { return };
+        let (session, accepted) = (socket.session, socket.id.is_some());
+        let name = self.namespaces.all.get(socket.namespace).map(|found| found.name.clone());
+        self.remove_socket(key, reason);
+        if let Some(namespace) = name.filter(|_| accepted) {
+            self.transmit_packet(session, &socketio::Packet::Disconnect { namespace });
+        }
     }
 
     /// Takes all sockets of a session out of their namespaces.

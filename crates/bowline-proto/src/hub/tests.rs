@@ -270,7 +270,7 @@ fn a_session_the_server_closes_waits_for_the_poll_that_tells_the_client() {
     shell.command(emit(socket, "[\"last words\"]"));
     shell.command(Command::Disconnect { socket, close: true });
     assert_eq!(shell.last_disconnect(), DisconnectReason::ServerNamespaceDisconnect);
-    assert_eq!(shell.get(session), "42[\"last words\"]\u{1e}1");
+    assert_eq!(shell.get(session), "42[\"last words\"]\u{1e}41\u{1e}1");
     assert_eq!(shell.hub.session_count(), 0);
 
     let silent = shell.open_polling(Version::V4);

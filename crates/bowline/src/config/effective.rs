@@ -185,7 +185,7 @@ impl Default for Limits {
             connections_per_address: Allowance::Auto,
             handshakes_per_second: 10_000,
             request_head: Duration::from_secs(5),
-            packets_per_payload: 4_096,
+            packets_per_payload: 16_384,
             attachments: 10,
             namespaces_per_session: 64,
             rooms_per_session: 10_000,

@@ -179,7 +179,7 @@ fn read_limits(mut table: Section<'_>, mistakes: &mut Vec<Mistake>) -> Limits {
         events_per_second: take(table.value(
             LimitKey::EventsPerSecond.name(),
             mistakes,
-            count(COUNT),
+            count(1..=500_000),
         )),
         queued_bytes_per_session: take(table.value(
             LimitKey::QueuedBytesPerSession.name(),
