@@ -53,7 +53,7 @@ macro_rules! table {
 
         impl $table {
             /// Every row, in the order of the table.
-            pub const ALL: &'static [Self] = &[ $( Self::$row, )* ];
+            pub const ALL: [Self; [ $( Self::$row, )* ].len()] = [ $( Self::$row, )* ];
 
             $(
                 $(#[$column_meta])*

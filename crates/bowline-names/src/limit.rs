@@ -74,7 +74,7 @@ crate::table! {
     QueuedBytesPerSession {
         help: "Bytes that may wait to be sent to one session.",
         name: "queued-bytes-per-session",
-        on_hit: OnHit::Cut,
+        on_hit: OnHit::Close,
     }
 }
 

@@ -23,7 +23,7 @@ crate::table! {
         labels: &["transport"],
     }
     Sessions {
-        help: "Sessions that live, by what is the case with them.",
+        help: "Sessions that live, by state.",
         name: "bowline_sessions",
         kind: Kind::Gauge,
         labels: &["state"],
@@ -35,7 +35,7 @@ crate::table! {
         labels: &["result"],
     }
     Disconnects {
-        help: "Sessions and sockets that ended, by reason.",
+        help: "Sessions that ended, by reason.",
         name: "bowline_disconnects_total",
         kind: Kind::Counter,
         labels: &["reason"],

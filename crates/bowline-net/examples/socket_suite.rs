@@ -35,7 +35,12 @@ fn renamed(name: &str, args: &Args) -> Args {
     let inner = rest.json().trim().strip_prefix('[').unwrap_or("]");
     let comma = if inner.trim_start().starts_with(']') { "" } else { "," };
     let json = format!(r#"["{name}"{comma}{inner}"#);
-    Args::with_attachments(json, rest.attachments().to_vec()).unwrap_or(rest)
+    // Without attachments a placeholder is an object like any other.
+    let renamed = match rest.attachments() {
+        [] => Args::new(json),
+        attachments => Args::with_attachments(json, attachments.to_vec()),
+    };
+    renamed.unwrap_or(rest)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,7 +12,7 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use bowline_proto::Time;
+use bowline_proto::{Time, websocket::close_frame};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) standing: Standing,
     /// Set by the request that turns this connection into a WebSocket.
     pub(crate) ticket: RefCell<Option<Ticket>>,
+    /// The answer to the handshake of a WebSocket, which goes out together with the first packet.
+    held: RefCell<Vec<u8>>,
     /// A response went out before its request was read to the end.
     pub(crate) unread_body: Cell<bool>,
     watch: Watch,
@@ -80,6 +82,7 @@ pub(crate) async fn serve(
         door,
         standing: permit.standing,
         ticket: RefCell::new(None),
+        held: RefCell::default(),
         unread_body: Cell::new(false),
         watch,
     });
@@ -102,12 +105,23 @@ pub(crate) async fn serve(
     match connection.ticket.take() {
         Some(Ticket { shard, deflate, entry: Some(entry) }) => {
             let Ok(stream) = stream.into_std() else { return };
-            let adoption =
-                Box::new(Adoption { stream, unread: parts.read_buf, entry, deflate, permit });
+            let adoption = Box::new(Adoption {
+                stream,
+                head: connection.held.take().into(),
+                unread: parts.read_buf,
+                entry,
+                deflate,
+                permit,
+            });
             process.shards[usize::from(shard)].mailbox.push(Message::Adopt(adoption));
         }
-        Some(Ticket { entry: None, .. }) => linger(stream).await,
-        None if connection.unread_body.get() => linger(stream).await,
+        Some(Ticket { entry: None, .. }) => {
+            // A WebSocket that nothing serves is told so before it ends.
+            let mut last = connection.held.take();
+            last.extend_from_slice(&close_frame(None, "", None));
+            linger(stream, &last).await;
+        }
+        None if connection.unread_body.get() => linger(stream, &[]).await,
         None => {}
     }
 }
@@ -175,9 +189,12 @@ where
     .await
 }
 
-/// Closes a connection whose peer may still be sending. To close it at once would reset it, and
-/// the response could be lost.
-async fn linger(stream: TcpStream) {
+/// Sends the last words, which the socket has room for, and closes a connection whose peer may
+/// still be sending. To close it at once would reset it, and the response could be lost.
+async fn linger(stream: TcpStream, last: &[u8]) {
+    if !last.is_empty() && stream.try_write(last).is_err() {
+        return;
+    }
     let Ok(stream) = stream.into_std() else { return };
     if stream.shutdown(std::net::Shutdown::Write).is_err() {
         return;
@@ -273,6 +290,17 @@ struct Watched {
     connection: Rc<Connection>,
 }
 
+impl Watched {
+    /// Takes what is written after a request was granted its WebSocket.
+    fn hold<'a>(&self, bufs: impl Iterator<Item = &'a [u8]>) -> Option<usize> {
+        self.connection.ticket.borrow().as_ref()?;
+        let mut held = self.connection.held.borrow_mut();
+        let before = held.len();
+        bufs.for_each(|buf| held.extend_from_slice(buf));
+        Some(held.len() - before)
+    }
+}
+
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -295,6 +323,9 @@ impl AsyncWrite for Watched {
         cx: &mut TaskContext<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Some(bytes) = self.hold(std::iter::once(buf)) {
+            return Poll::Ready(Ok(bytes));
+        }
         let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.connection.watch.on_write(poll.is_pending());
         poll
@@ -305,6 +336,9 @@ impl AsyncWrite for Watched {
         cx: &mut TaskContext<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(bytes) = self.hold(bufs.iter().map(|buf| &**buf)) {
+            return Poll::Ready(Ok(bytes));
+        }
         let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.connection.watch.on_write(poll.is_pending());
         poll
@@ -320,5 +354,46 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Clock, Phase, Watch};
+
+    #[test]
+    fn a_head_has_its_time_from_its_first_byte_and_an_answer_has_no_deadline() {
+        let clock = Clock::start();
+        let head = Duration::from_secs(5);
+        let fresh_by = clock.now() + head;
+        let watch = Watch::new(clock, fresh_by);
+        watch.on_read(head);
+        // The first head has been awaited since the connection was accepted.
+        assert_eq!((watch.phase.get(), watch.deadline()), (Phase::Head, Some(fresh_by)));
+        watch.on_request();
+        watch.on_read(head);
+        assert_eq!((watch.phase.get(), watch.deadline()), (Phase::Request, None));
+        let next_by = clock.now() + Duration::from_secs(75);
+        watch.on_response(next_by);
+        assert_eq!((watch.phase.get(), watch.deadline()), (Phase::Idle, Some(next_by)));
+        watch.on_read(head);
+        assert_eq!(watch.phase.get(), Phase::Head);
+        assert!(watch.deadline().is_some_and(|at| at < next_by));
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_has_a_deadline_until_it_takes_something() {
+        let clock = Clock::start();
+        let watch = Watch::new(clock, clock.now());
+        watch.on_request();
+        watch.on_write(true);
+        let deadline = watch.deadline();
+        assert!(deadline.is_some());
+        watch.on_write(true);
+        assert_eq!(watch.deadline(), deadline);
+        watch.on_write(false);
+        assert_eq!(watch.deadline(), None);
     }
 }

@@ -74,6 +74,10 @@ pub(crate) const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// send before the others have their turn.
 pub(crate) const SCRATCH_BYTES: usize = 64 * 1024;
 
+/// Bytes gathered for all sockets of a shard before they are written in the middle of a turn: a
+/// thousand clients that all say something to a thousand would else fill the memory in one turn.
+pub(crate) const TURN_BYTES: usize = 8 * 1024 * 1024;
+
 /// Readiness events taken from the kernel at once.
 pub(crate) const EVENTS_PER_TURN: usize = 1024;
 

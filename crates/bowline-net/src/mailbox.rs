@@ -61,6 +61,8 @@ pub(crate) type Task = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 /// A WebSocket on its way from an HTTP connection to its shard.
 pub(crate) struct Adoption {
     pub(crate) stream: std::net::TcpStream,
+    /// The answer to its request, still to be written.
+    pub(crate) head: Bytes,
     /// What the client sent behind its request.
     pub(crate) unread: Bytes,
     pub(crate) entry: Entry,
@@ -104,6 +106,8 @@ struct Queues {
     waker: Option<Waker>,
     /// Shards to wake when `inner` was taken.
     waiting: Vec<u8>,
+    /// The shard has ended: messages are dropped, and whoever waits for an answer hears that.
+    closed: bool,
 }
 
 /// The mailbox is full, or its server has stopped. What was to be said was not.
@@ -122,6 +126,12 @@ impl Mailbox {
     /// Takes a message from a connection or another shard and says how many wait now.
     pub(crate) fn push(&self, message: Message) -> usize {
         let mut queues = self.lock();
+        if queues.closed {
+            // Dropped without the lock: a message may hold one that is said when it is dropped.
+            drop(queues);
+            drop(message);
+            return 0;
+        }
         queues.inner.push_back(message);
         let waiting = queues.inner.len();
         let waker = queues.waker.take();
@@ -135,7 +145,9 @@ impl Mailbox {
     /// Takes a message from another thread unless `max` wait already.
     pub(crate) fn push_outer(&self, message: Message, max: usize) -> Result<(), Busy> {
         let mut queues = self.lock();
-        if queues.outer.len() >= max {
+        if queues.closed || queues.outer.len() >= max {
+            drop(queues);
+            drop(message);
             return Err(Busy);
         }
         queues.outer.push_back(message);
@@ -145,6 +157,15 @@ impl Mailbox {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// The shard has ended.
+    pub(crate) fn close(&self) {
+        let mut queues = self.lock();
+        queues.closed = true;
+        let left = (mem::take(&mut queues.inner), mem::take(&mut queues.outer));
+        drop(queues);
+        drop(left);
     }
 
     /// Whether `max` messages of other threads wait.

@@ -207,6 +207,17 @@ fn stop(process: &Process) {
     }
 }
 
+struct CloseOnDrop {
+    process: Arc<Process>,
+    shard: u8,
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.process.shards[usize::from(self.shard)].mailbox.close();
+    }
+}
+
 /// The life of a shard's thread.
 fn serve(
     index: u8,
@@ -214,6 +225,8 @@ fn serve(
     config: hub::Config,
     listeners: Vec<(Door, TcpListener)>,
 ) -> Result<(), RunError> {
+    // However the shard ends, nobody waits for its answers.
+    let _closed = CloseOnDrop { process: Arc::clone(&process), shard: index };
     let runtime = RuntimeBuilder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())

@@ -199,6 +199,9 @@ impl Shard {
         for _ in 0..limit::MESSAGES_PER_TURN {
             let Some(message) = self.inbox.pop_front() else { break };
             self.on_message(message);
+            if self.transports.is_full() {
+                self.end_turn();
+            }
         }
         if self.hub.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
             self.feed(Input::Timeout);
@@ -245,15 +248,17 @@ impl Shard {
                 self.carry_out();
                 self.grant_wishes();
             }
-            while let Some(id) = self.transports.next_touched() {
-                match self.transports.flush(id) {
+            let touched = self.transports.take_touched();
+            for id in &touched {
+                match self.transports.flush(*id) {
                     FlushOutcome::Gone | FlushOutcome::Done => {}
-                    FlushOutcome::CaughtUp => self.feed_backlog(id, 0),
-                    FlushOutcome::Left(bytes) => self.feed_backlog(id, bytes),
-                    FlushOutcome::Failed => self.lose(id, Lost::Failed),
+                    FlushOutcome::CaughtUp => self.feed_backlog(*id, 0),
+                    FlushOutcome::Left(bytes) => self.feed_backlog(*id, bytes),
+                    FlushOutcome::Failed => self.lose(*id, Lost::Failed),
                 }
             }
-            if !self.fed {
+            self.transports.reuse_touched(touched);
+            if !self.fed && !self.transports.has_touched() {
                 break;
             }
         }
@@ -297,10 +302,13 @@ impl Shard {
                 Ok(None) => return,
                 Ok(Some(Incoming::Message(message))) => {
                     self.feed(Input::Message { transport: id, message });
+                    if self.transports.is_full() {
+                        self.end_turn();
+                    }
                 }
                 Ok(Some(Incoming::Ping(payload))) => {
                     let pong = websocket::server_frame(OpCode::Pong, &[&payload]);
-                    self.transports.send(id, &pong);
+                    self.transports.send(id, pong);
                 }
                 Ok(Some(Incoming::Pong(_))) => {}
                 Ok(Some(Incoming::Close(frame))) => {
@@ -332,7 +340,7 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { stream, unread, entry, deflate, mut permit } = adoption;
+        let Adoption { stream, head, unread, entry, deflate, mut permit } = adoption;
         permit.move_to(self.index);
         let transport = match self.transports.insert(stream, deflate, permit) {
             Ok(transport) => transport,
@@ -341,6 +349,7 @@ impl Shard {
                 return;
             }
         };
+        self.transports.send(transport, head);
         match entry {
             // A session that opens now would have to be closed in the same breath.
             Entry::Open(_) if self.drain.is_some() => {
@@ -397,8 +406,15 @@ impl Shard {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Send { mut receivers, frame } => {
-                    while let Some(id) = self.hub.next_receiver(&mut receivers) {
-                        self.transports.send(id, &frame);
+                    let mut next = self.hub.next_receiver(&mut receivers);
+                    while let Some(id) = next {
+                        next = self.hub.next_receiver(&mut receivers);
+                        if next.is_none() {
+                            // Most frames are for one: it is given away, not shared.
+                            self.transports.send(id, frame);
+                            break;
+                        }
+                        self.transports.send_shared(id, &frame);
                     }
                 }
                 Output::Respond { exchange, response } => {

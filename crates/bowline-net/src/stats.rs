@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use bowline_names::LimitKey;
 use bowline_proto::hub;
 
 use crate::{mailbox::ShardStats, process::Process};
@@ -70,12 +71,13 @@ impl ProcessLimit {
 
     /// The key as operators write it, in `bowline_limit_hits_total{limit}`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Connections => "connections",
-            Self::ConnectionsPerAddress => "connections-per-address",
-            Self::HandshakesPerSecond => "handshakes-per-second",
-            Self::RequestHead => "request-head",
-        }
+        let key = match self {
+            Self::Connections => LimitKey::Connections,
+            Self::ConnectionsPerAddress => LimitKey::ConnectionsPerAddress,
+            Self::HandshakesPerSecond => LimitKey::HandshakesPerSecond,
+            Self::RequestHead => LimitKey::RequestHead,
+        };
+        key.name()
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Transports {
     more_events: bool,
     /// Those with something new to write.
     touched: Vec<TransportId>,
+    /// Bytes that were appended since they were last flushed.
+    fresh_bytes: usize,
     /// Those with something left to read that the kernel will not tell of again.
     pub(crate) unread: VecDeque<TransportId>,
     /// Those that were closed from this side, by when they are let go.
@@ -150,6 +152,7 @@ impl Transports {
             events: Events::with_capacity(limit::EVENTS_PER_TURN),
             more_events: false,
             touched: Vec::new(),
+            fresh_bytes: 0,
             unread: VecDeque::new(),
             lingering: VecDeque::new(),
             bytes_in: 0,
@@ -313,12 +316,29 @@ impl Transports {
         Some(id)
     }
 
-    /// Appends a frame.
-    pub(crate) fn send(&mut self, id: TransportId, frame: &Bytes) {
+    /// Appends a frame that others get too.
+    pub(crate) fn send_shared(&mut self, id: TransportId, frame: &Bytes) {
         if let Some(transport) = self.get_mut(id)
             && transport.state == State::Open
         {
+            match &mut transport.out {
+                // Small frames behind others are copied: that needs no count of who shares them.
+                Out::Many(queue) if frame.len() <= limit::COALESCE_BYTES => queue.copy(frame),
+                out => out.push(frame.clone()),
+            }
+            self.fresh_bytes += frame.len();
+            self.touch(id);
+        }
+    }
+
+    /// Appends a frame.
+    pub(crate) fn send(&mut self, id: TransportId, frame: Bytes) {
+        if let Some(transport) = self.get_mut(id)
+            && transport.state == State::Open
+        {
+            let bytes = frame.len();
             transport.out.push(frame);
+            self.fresh_bytes += bytes;
             self.touch(id);
         }
     }
@@ -330,7 +350,7 @@ impl Transports {
         if transport.state != State::Open {
             return;
         }
-        transport.out.push(&close_frame(code, "", None));
+        transport.out.push(close_frame(code, "", None));
         transport.state = State::Closing;
         self.lingering.push_back((now + limit::LINGER, id));
         self.touch(id);
@@ -356,9 +376,29 @@ impl Transports {
         }
     }
 
-    /// Takes the next socket that has something to write.
-    pub(crate) fn next_touched(&mut self) -> Option<TransportId> {
-        self.touched.pop()
+    /// Takes the sockets that have something to write, in the order in which they got it. Give the
+    /// list back empty.
+    pub(crate) fn take_touched(&mut self) -> Vec<TransportId> {
+        self.fresh_bytes = 0;
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Takes back the memory of a list, for the next one.
+    pub(crate) fn reuse_touched(&mut self, mut list: Vec<TransportId>) {
+        if self.touched.is_empty() {
+            list.clear();
+            self.touched = list;
+        }
+    }
+
+    /// Whether a socket has something new to write.
+    pub(crate) fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    /// Whether so much waits to be written that the turn should not gather more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.fresh_bytes > limit::TURN_BYTES
     }
 
     /// Writes what a socket has to write.
@@ -420,12 +460,12 @@ impl Out {
         }
     }
 
-    fn push(&mut self, frame: &Bytes) {
+    fn push(&mut self, frame: Bytes) {
         match self {
-            Self::Empty => *self = Self::One(frame.clone()),
+            Self::Empty => *self = Self::One(frame),
             Self::One(first) => {
                 let mut queue = Box::<Queue>::default();
-                queue.push(first);
+                queue.push(std::mem::take(first));
                 queue.push(frame);
                 *self = Self::Many(queue);
             }
@@ -464,12 +504,17 @@ impl Out {
 }
 
 impl Queue {
-    fn push(&mut self, frame: &Bytes) {
-        self.bytes += frame.len();
-        if frame.len() > limit::COALESCE_BYTES {
-            self.chunks.push_back(Chunk::Shared(frame.clone()));
-            return;
+    fn push(&mut self, frame: Bytes) {
+        if frame.len() <= limit::COALESCE_BYTES {
+            self.copy(&frame);
+        } else {
+            self.bytes += frame.len();
+            self.chunks.push_back(Chunk::Shared(frame));
         }
+    }
+
+    fn copy(&mut self, frame: &[u8]) {
+        self.bytes += frame.len();
         if let Some(Chunk::Own { bytes, .. }) = self.chunks.back_mut()
             && bytes.len() < OWN_MAX_BYTES
         {
@@ -550,7 +595,7 @@ mod tests {
             let len = [3, 9_000, 200, 4_096, 4_097, 70_000][number as usize % 6];
             let frame = Bytes::from(vec![number as u8; len]);
             expected.extend_from_slice(&frame);
-            out.push(&frame);
+            out.push(frame);
         }
         assert_eq!(out.len(), expected.len());
 

@@ -27,7 +27,7 @@ use bowline_net::{
     Limits, ProcessLimit, Relay, RunError, Server, SessionLimits, SocketRef, socketio::Args,
 };
 use bowline_proto::websocket::{
-    CloseFrame, DecodeConfig, Decoder, Incoming, Message, OpCode, Role, encode,
+    CloseFrame, DecodeConfig, Decoder, Incoming, Message, OpCode, Role, deflate, encode,
 };
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -333,6 +333,46 @@ fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
 }
 
 #[test]
+fn bytes_that_are_no_protocol_harm_nobody() {
+    let server = Running::start(echo().shards(2));
+    let mut websocket = WebSocket::connect(&server);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    let prefixes: [&[u8]; 6] = [
+        b"",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\n",
+        b"POST /socket.io/?EIO=4&transport=polling&sid= HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
+        b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+          Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    ];
+    for round in 0..300 {
+        let mut bytes = prefixes[round % prefixes.len()].to_vec();
+        let len = random();
+        bytes.extend((0..len).map(|_| random()));
+        let mut stream = connect(server.address);
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        // Whatever it answers, it comes to an end.
+        let mut rest = Vec::new();
+        match stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{bytes:?}"),
+        }
+    }
+    websocket.say(r#"42["still"]"#);
+    assert_eq!(websocket.hear(), r#"42["still"]"#);
+    wait_for(|| server.stats().connections == 1);
+    assert_eq!(server.stats().sessions_websocket, 1);
+}
+
+#[test]
 fn a_head_that_is_too_large_is_refused() {
     let server = Running::start(echo());
     let mut http = server.http();
@@ -441,6 +481,52 @@ fn a_message_in_many_pieces_is_one_message() {
         websocket.stream.write_all(piece).unwrap();
     }
     assert_eq!(websocket.hear(), packet);
+}
+
+#[test]
+fn messages_are_compressed_if_both_want_it() {
+    let server = Running::start(echo().compression(true));
+    let offer = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")];
+    let mut plain = WebSocket::connect(&server);
+    let mut websocket = WebSocket::upgrade(server.address, WS_OPEN, &offer).unwrap();
+    websocket.deflate = true;
+    websocket.hear();
+    websocket.say("40");
+    assert!(websocket.hear().starts_with("40"));
+    let packet = format!(r#"42["long","{}"]"#, "x".repeat(100_000));
+    let mut bytes = Vec::new();
+    let compressed = deflate::compress(packet.as_bytes());
+    encode(&mut bytes, OpCode::Text, true, Some([1, 2, 3, 4]), &[&compressed]);
+    assert!(bytes.len() < 1_000);
+    let before = server.stats().websocket_bytes_out;
+    websocket.stream.write_all(&bytes).unwrap();
+    assert!(websocket.hear() == packet);
+    assert!(server.stats().websocket_bytes_out - before < 1_000);
+    // The client that did not offer it gets the same text as it is, and may not compress.
+    plain.say(&packet);
+    assert!(plain.hear() == packet);
+    plain.stream.write_all(&bytes).unwrap();
+    assert_eq!(plain.close_code(), Some(1002));
+}
+
+#[test]
+fn a_crowd_that_talks_to_a_crowd_is_served_in_bounded_memory() {
+    let server = Running::start(relay().shards(1));
+    let mut websockets = (0..100).map(|_| WebSocket::connect(&server)).collect::<Vec<_>>();
+    let text = "x".repeat(1_000);
+    let mut burst = Vec::new();
+    for number in 0..60 {
+        let packet = format!(r#"42["m",{number},"{text}"]"#);
+        frame(&mut burst, OpCode::Text, packet.as_bytes());
+    }
+    for sender in [3, 50, 97] {
+        websockets[sender].stream.write_all(&burst).unwrap();
+    }
+    for websocket in &mut websockets {
+        for _ in 0..180 {
+            assert!(websocket.hear().starts_with(r#"42["m","#));
+        }
+    }
 }
 
 #[test]
@@ -608,8 +694,8 @@ fn shards_share_the_load_and_relay_to_one_another() {
     }
     let on_first = websockets.iter().filter(|it| shard_of(&it.sid) == 0).count();
     assert!((40..=160).contains(&on_first), "{on_first} of 200 on the first shard");
-    for sender in 0..websockets.len() {
-        websockets[sender].say(&format!(r#"42["from",{sender}]"#));
+    for (sender, websocket) in websockets.iter_mut().enumerate() {
+        websocket.say(&format!(r#"42["from",{sender}]"#));
     }
     for websocket in &mut websockets {
         let mut heard = [false; 200];
@@ -713,8 +799,14 @@ fn a_drain_closes_sessions_so_that_clients_come_back_and_ends() {
 fn a_server_without_sessions_stops_at_once() {
     let server = Running::start(echo());
     let begin = Instant::now();
+    let handle = server.handle.clone();
     server.stop().unwrap();
     assert!(begin.elapsed() < Duration::from_secs(2));
+    // Whoever holds a handle still is told.
+    let event = Args::event("late", &[0]).unwrap();
+    assert!(handle.broadcast(Broadcast::new("/", event)).is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(handle.stats()).sessions_websocket, 0);
 }
 
 #[test]
@@ -977,6 +1069,7 @@ struct WebSocket {
     decoder: Decoder,
     received: Vec<u8>,
     sid: String,
+    deflate: bool,
 }
 
 impl WebSocket {
@@ -1008,7 +1101,8 @@ impl WebSocket {
         assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         let received = http.0.buffer().to_vec();
         let stream = http.0.into_inner();
-        Ok(Self { stream, decoder: Decoder::new(Role::Client), received, sid: String::new() })
+        let decoder = Decoder::new(Role::Client);
+        Ok(Self { stream, decoder, received, sid: String::new(), deflate: false })
     }
 
     fn say(&mut self, text: &str) {
@@ -1022,7 +1116,7 @@ impl WebSocket {
     }
 
     fn next(&mut self) -> Incoming {
-        let config = DecodeConfig { max_message_bytes: 10_000_000, deflate: false };
+        let config = DecodeConfig { max_message_bytes: 10_000_000, deflate: self.deflate };
         loop {
             let mut input = &mut *self.received;
             let incoming = self.decoder.decode(&config, &mut input).unwrap();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use bowline_names::{EnvVar, ErrorCode, Exit, LimitKey};
+use bowline_names::{DisconnectReason, EnvVar, ErrorCode, Exit, Kind, LimitKey, Metric};
 
 use crate::root;
 
@@ -48,6 +48,28 @@ fn page() -> String {
             rows.push(format!("`{}` | {} | {}", row.path(), row.help(), row.on_hit().words()));
         }
     });
+    table(&mut page, "Reasons of a disconnect", "reason | when", |rows| {
+        for row in DisconnectReason::ALL {
+            rows.push(format!("`{}` | {}", row.name(), row.help()));
+        }
+    });
+    // Where they are to be had is said here until there is a page for them.
+    page.push_str(
+        "\n## Metrics\n\nIn this version they are written to the log, at level debug, when the \
+         server begins to stop.\n",
+    );
+    rows_of(&mut page, "name | what | kind | labels", |rows| {
+        for row in Metric::ALL {
+            let kind = match row.kind() {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let labels: Vec<String> =
+                row.labels().iter().map(|label| format!("`{label}`")).collect();
+            let labels = labels.join(", ");
+            rows.push(format!("`{}` | {} | {kind} | {labels}", row.name(), row.help()));
+        }
+    });
     table(&mut page, "Exit codes", "code | when", |rows| {
         for row in Exit::ALL {
             rows.push(format!("{} | {}", row.code(), row.help()));
@@ -63,10 +85,15 @@ fn page() -> String {
 }
 
 fn table(page: &mut String, title: &str, head: &str, fill: impl FnOnce(&mut Vec<String>)) {
+    page.push_str(&format!("\n## {title}\n"));
+    rows_of(page, head, fill);
+}
+
+fn rows_of(page: &mut String, head: &str, fill: impl FnOnce(&mut Vec<String>)) {
     let mut rows = Vec::new();
     fill(&mut rows);
     let rule = "---|".repeat(head.split('|').count());
-    page.push_str(&format!("\n## {title}\n\n| {head} |\n|{rule}\n"));
+    page.push_str(&format!("\n| {head} |\n|{rule}\n"));
     for row in rows {
         page.push_str(&format!("| {row} |\n"));
     }

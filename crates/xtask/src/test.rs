@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    net::TcpStream,
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
     thread,
@@ -27,6 +28,9 @@ pub(crate) const RELEASE_BUILD: [&str; 8] =
 
 /// Where the server of the idle run listens: below the ports that systems give out by themselves.
 const IDLE_ADDRESS: &str = "127.0.0.1:18764";
+
+/// How long a server may take to listen, on a busy machine.
+const START: Duration = Duration::from_secs(15);
 
 /// How long each fuzz target is driven.
 const FUZZ_SECONDS: u32 = 20;
@@ -261,6 +265,10 @@ fn idle(run: &Run) -> Vec<Outcome> {
         Ok(server) => server,
         Err(error) => return vec![build, step::call("idle", || Err(error.to_string()))],
     };
+    let watch = Watch::start();
+    while TcpStream::connect(IDLE_ADDRESS).is_err() && watch.read() < START {
+        thread::sleep(Duration::from_millis(20));
+    }
     let mut load = Command::new(release("load"));
     load.args(["idle", "--target", IDLE_ADDRESS, "--sessions", "10000"]);
     load.args(["--pid", &server.id().to_string()]);
