@@ -1,7 +1,7 @@
 // Measures Bowline and its peers in one run, in turns, on two cores: the server pinned to one, the
 // load tool to the other. README.md says how to prepare it.
 //
-//   node run.mjs [--rounds 7] [--servers floor,bowline,socketio,python] [--sessions 10000] [--quick]
+//   node run.mjs [--rounds 7] [--servers floor,bowline,…] [--measures echo,wide,…] [--sessions 10000] [--quick]
 //
 // A Markdown table of medians comes out, and with each the least and the greatest figure.
 import { execFile, spawn } from "node:child_process";
@@ -17,8 +17,6 @@ import { freePort, toToml } from "../tests/clients/target.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const built = (name) => process.env[`${name.toUpperCase()}_BIN`] ?? join(root, "target/release", name);
-// Where `cargo xtask` puts it, or a developer did.
-const python = ["target/venv", "tests/.venv"].map((venv) => join(root, venv, "bin/python")).find(existsSync) ?? "/no/python/venv";
 const SERVER_CORE = "0";
 const LOAD_CORE = "1";
 // Seconds one measurement may take.
@@ -27,7 +25,8 @@ const DEADLINE = 180;
 const { values: options } = parseArgs({
   options: {
     rounds: { type: "string", default: "7" },
-    servers: { type: "string", default: "floor,bowline,bowline2,socketio,python" },
+    servers: { type: "string", default: "floor,bowline,bowline2,socketioxide,socketio,python" },
+    measures: { type: "string", default: "echo,broadcast,broadcast10,wide,idle" },
     sessions: { type: "string", default: "10000" },
     quick: { type: "boolean", default: false },
   },
@@ -44,6 +43,10 @@ const SERVERS = {
   },
   bowline: { name: "Bowline, one shard", command: (port) => bowline(port, 1) },
   bowline2: { name: "Bowline, two shards on the one core", command: (port) => bowline(port, 2) },
+  socketioxide: {
+    name: "socketioxide 0.18 (Rust)",
+    command: (port) => [join(root, "target/peers/release/socketioxide-peer"), `127.0.0.1:${port}`],
+  },
   socketio: {
     name: `Socket.IO 4.8.4 (Node ${process.versions.node})`,
     command: (port) => [process.execPath, join(root, "tests/reference/relay-server.mjs"), "--listen", `127.0.0.1:${port}`],
@@ -51,16 +54,18 @@ const SERVERS = {
   },
   python: {
     name: "python-socketio 5.18.1 (asyncio, aiohttp)",
-    command: (port) => [python, join(root, "bench/peers/python_server.py"), String(port)],
+    command: (port) => [join(root, "tests/.venv/bin/python"), join(root, "bench/peers/python_server.py"), String(port)],
     speed: 0.05,
   },
 };
 
-const scaled = (count, speed = 1) => String(Math.max(1, Math.round(count * speed * (options.quick ? 0.2 : 1))));
+const scaled = (count, speed = 1) => String(Math.max(1, Math.round(count * speed * (options.quick ? 0.4 : 1))));
 const MEASURES = {
-  echo: { figure: "server_us", args: (speed) => ["echo", "--sessions", "100", "--messages", scaled(400_000, speed)] },
-  broadcast: { figure: "server_us", args: (speed) => ["broadcast", "--sessions", "1000", "--rounds", scaled(500, speed)] },
-  "broadcast10": { figure: "server_us", args: (speed) => ["broadcast", "--sessions", "1000", "--burst", "10", "--rounds", scaled(200, speed)] },
+  echo: { figure: "server_us", args: (speed) => ["echo", "--sessions", "100", "--messages", scaled(200_000, speed)] },
+  broadcast: { figure: "server_us", args: (speed) => ["broadcast", "--sessions", "1000", "--rounds", scaled(250, speed)] },
+  "broadcast10": { figure: "server_us", args: (speed) => ["broadcast", "--sessions", "1000", "--burst", "10", "--rounds", scaled(100, speed)] },
+  // As broadcast, with nineteen times the sessions: the cost of a delivery should not grow.
+  wide: { figure: "server_us", args: (speed) => ["broadcast", "--sessions", "19000", "--rounds", scaled(20, speed)] },
   idle: { figure: "session_bytes", args: () => ["idle", "--sessions", options.sessions] },
 };
 
@@ -75,9 +80,11 @@ function bowline(port, shards) {
 async function measure(server, what) {
   const port = await freePort();
   const child = spawn("taskset", ["-c", SERVER_CORE, ...server.command(port, what)], {
-    stdio: ["ignore", "ignore", "inherit"],
+    stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, NODE_ENV: "production" },
   });
+  let said = "";
+  child.stderr.on("data", (data) => (said = (said + data).slice(-2000)));
   const gone = new Promise((done) => child.once("exit", done));
   try {
     await accepts(port);
@@ -87,6 +94,8 @@ async function measure(server, what) {
     ];
     const { stdout } = await promisify(execFile)("taskset", load, { timeout: DEADLINE * 1000 });
     return JSON.parse(stdout);
+  } catch (error) {
+    throw new Error(`${error.message}\n${said}`);
   } finally {
     child.kill("SIGKILL");
     await gone;
@@ -113,7 +122,7 @@ function median(figures) {
 }
 
 function cell(figures, digits) {
-  if (figures.length === 0) return "failed";
+  if (figures.length === 0) return "–";
   const shown = [median(figures), Math.min(...figures), Math.max(...figures)].map((figure) => figure.toFixed(digits));
   return `${shown[0]} (${shown[1]}–${shown[2]})`;
 }
@@ -123,11 +132,13 @@ const chosen = options.servers.split(",").filter((id) => {
   if (missing) console.error(`${id} is left out: ${missing} is missing`);
   return !missing;
 });
-const figures = Object.fromEntries(chosen.map((id) => [id, { echo: [], broadcast: [], broadcast10: [], idle: [], join: [] }]));
+const figures = Object.fromEntries(chosen.map((id) => [id, { echo: [], broadcast: [], broadcast10: [], wide: [], idle: [], join: [] }]));
 
 for (let round = 1; round <= rounds; round++) {
-  for (const what of Object.keys(MEASURES)) {
+  for (const what of options.measures.split(",")) {
     for (const id of chosen) {
+      // The slow ones would take minutes to let 19,000 sessions in.
+      if (what === "wide" && SERVERS[id].speed) continue;
       try {
         const result = await measure(SERVERS[id], what);
         figures[id][what].push(result[MEASURES[what].figure]);
@@ -142,10 +153,10 @@ for (let round = 1; round <= rounds; round++) {
 rmSync(folder, { recursive: true });
 
 console.log(`${new Date().toISOString().slice(0, 10)}, ${cpus().length} cores (${cpus()[0].model}), ${rounds} rounds, median (least–greatest)\n`);
-console.log("| server | echo, µs | broadcast, µs a delivery | in bursts of ten | idle session, bytes | join, µs |");
-console.log("|---|---|---|---|---|---|");
+console.log("| server | echo, µs | broadcast, µs a delivery | in bursts of ten | to 19,000 sessions | idle session, bytes | join, µs |");
+console.log("|---|---|---|---|---|---|---|");
 for (const id of chosen) {
   const row = figures[id];
-  const cells = [cell(row.echo, 2), cell(row.broadcast, 2), cell(row.broadcast10, 2), cell(row.idle, 0), cell(row.join, 1)];
+  const cells = [cell(row.echo, 2), cell(row.broadcast, 2), cell(row.broadcast10, 2), cell(row.wide, 2), cell(row.idle, 0), cell(row.join, 1)];
   console.log(`| ${SERVERS[id].name} | ${cells.join(" | ")} |`);
 }

@@ -22,6 +22,8 @@ const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
 const SHARDS = Number(process.env.SOAK_SHARDS ?? availableParallelism());
 // Milliseconds without any event after which a run has failed: events were lost.
 const STALL = 10_000;
+// Runs after which a long soak says how far it is.
+const PROGRESS = 20;
 const ABANDONED = ["silent", "cut", "close", "garbage"];
 
 const totals = { events: 0, raw: 0, official: 0, abandoned: 0, polled: 0, noops: 0, requests: 0, failed: 0 };
@@ -235,6 +237,7 @@ for (let number = 0; number < RUNS; number++) {
     totals.failed++;
     console.error(error.message);
   }
+  if ((number + 1) % PROGRESS === 0 && number + 1 < RUNS) console.error(`${number + 1} of ${RUNS} runs`);
 }
 let ended = true;
 await target.stop().catch((error) => {
@@ -243,7 +246,7 @@ await target.stop().catch((error) => {
 });
 const { events, raw, official, abandoned, polled, noops, requests, failed } = totals;
 console.log(
-  `${raw + official} upgraded sessions complete (${raw} raw, ${official} official), ${failed} failed; ${events} events, none lost, none twice, in order, in those\n` +
+  `${raw + official} sessions upgraded with every event in order, none lost, none twice (${raw} raw, ${official} official clients); ${events} events\n` +
     `${abandoned} upgrades given up half way; raw clients: ${requests} requests, ${polled} polled packets, ${noops} noops; ${((Date.now() - started) / 1000).toFixed(1)} s; seed ${SEED}\n` +
     `${raw + official} passed, ${failed} failed`,
 );

@@ -4,6 +4,8 @@
 //!   functions run under the driver in `src/bin/fuzz.rs` on stable Rust, which is what CI uses, and
 //!   under cargo-fuzz in the folder `fuzz/` of the repository, by hand. Inputs that once failed are
 //!   in `regressions/` and are replayed by a test.
+//! - [`world`]: clients, a network and handlers around one hub, all from a seed, and a model that says what
+//!   must come of it.
 //! - [`meter`]: how much memory a piece of code asks for at most.
 //! - [`rng`]: every random choice comes from a seed that is printed.
 
@@ -11,3 +13,4 @@ pub mod clock;
 pub mod fuzz;
 pub mod meter;
 pub mod rng;
+pub mod world;

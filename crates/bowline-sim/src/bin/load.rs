@@ -42,8 +42,8 @@ const READ_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
 /// How long nothing may arrive before a measurement has failed.
 const STALL: Duration = Duration::from_secs(30);
-/// How long a server without a protocol, which does not say when, may take to accept.
-const GRACE: Duration = Duration::from_millis(300);
+/// What the floor says when it has accepted: without a protocol nothing else tells.
+const HELLO: &[u8] = b"0";
 /// Frames of a client must be masked; with this key a server has the whole work of unmasking.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// The bytes of the auth object of each session.
@@ -122,7 +122,6 @@ fn echo(options: &mut Options) -> io::Result<String> {
 
     let mut fleet = Fleet::new(&setup)?;
     fleet.open(setup.sessions)?;
-    fleet.rest(GRACE)?;
     let frame = setup.event_frame();
     let mut measured = None;
     // A tenth more goes ahead, to warm up.
@@ -162,7 +161,6 @@ fn broadcast(options: &mut Options) -> io::Result<String> {
 
     let mut fleet = Fleet::new(&setup)?;
     fleet.open(setup.sessions)?;
-    fleet.rest(GRACE)?;
     // A burst arrives at once, in one write: the server may then send it on in one.
     let frames = setup.event_frame().repeat(burst);
     let mut measured = None;
@@ -418,10 +416,7 @@ impl<'a> Fleet<'a> {
                     let request = self.setup.upgrade_request(index);
                     self.send(index, request.as_bytes())?;
                 }
-                Wire::Raw => {
-                    connection.state = State::Joined;
-                    self.joined += 1;
-                }
+                Wire::Raw => connection.state = State::Joining,
             }
         } else if !connection.unsent.is_empty() {
             let unsent = std::mem::take(&mut connection.unsent);
@@ -476,7 +471,12 @@ impl<'a> Fleet<'a> {
     fn take_bytes(&mut self, index: usize, read: usize) -> io::Result<usize> {
         let connection = &mut self.connections[index];
         if self.setup.wire == Wire::Raw {
-            let bytes = connection.partial.len() + read;
+            let mut bytes = connection.partial.len() + read;
+            if connection.state == State::Joining {
+                connection.state = State::Joined;
+                self.joined += 1;
+                bytes -= HELLO.len();
+            }
             connection.partial.resize(bytes % self.raw_bytes, 0);
             return Ok(bytes / self.raw_bytes);
         }
@@ -689,6 +689,8 @@ impl Floor {
                 if event.token() == LISTENER {
                     while let Ok((mut stream, _)) = listener.accept() {
                         stream.set_nodelay(true)?;
+                        // A client that has gone already is noticed when it is read from.
+                        let _ = stream.write(HELLO);
                         let index = free.pop().unwrap_or(connections.len());
                         poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
                         if index == connections.len() {

@@ -1,7 +1,9 @@
-//! One target per decoder: its inputs, and what must hold for every one of them.
+//! One target per decoder, and one for the hub: its inputs, and what must hold for every one of
+//! them.
 
 mod driver;
 mod engineio;
+mod hub;
 mod mutate;
 mod socketio;
 mod websocket;
@@ -10,7 +12,7 @@ use crate::rng::Rng;
 
 pub use driver::{Failure, Plan, Report, drive};
 
-/// A decoder under test.
+/// What is under test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// The WebSocket decoder, both roles, with random splits.
@@ -31,11 +33,13 @@ pub enum Target {
     Sio4Packet,
     /// Sequences of messages as Socket.IO 5 packets.
     Sio5Packet,
+    /// The hub, with inputs in any order.
+    Hub,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::WsFrames,
         Self::WsDeflate,
         Self::WsHandshake,
@@ -45,6 +49,7 @@ impl Target {
         Self::EioRequest,
         Self::Sio4Packet,
         Self::Sio5Packet,
+        Self::Hub,
     ];
 
     /// Its name on the command line and under `regressions/`.
@@ -59,6 +64,7 @@ impl Target {
             Self::EioRequest => "eio-request",
             Self::Sio4Packet => "sio4-packet",
             Self::Sio5Packet => "sio5-packet",
+            Self::Hub => "hub",
         }
     }
 
@@ -83,6 +89,7 @@ impl Target {
             Self::EioRequest => engineio::request(data),
             Self::Sio4Packet => socketio::packets_v4(data),
             Self::Sio5Packet => socketio::packets_v5(data),
+            Self::Hub => hub::hub(data),
         }
     }
 
@@ -100,6 +107,7 @@ impl Target {
             Self::EioFrame => engineio::valid_frame(rng),
             Self::EioRequest => engineio::valid_request(rng),
             Self::Sio4Packet | Self::Sio5Packet => socketio::valid_packets(rng),
+            Self::Hub => hub::valid_hub(rng),
         };
         for _ in 0..rng.below(5) {
             mutate::mutate(rng, &mut data);

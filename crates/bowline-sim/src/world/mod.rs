@@ -22,11 +22,12 @@ use std::{
 
 use bowline_proto::{
     Command, ExchangeId, Hub, Input, Output, Sid, SocketKey, Time, TransportId,
-    engineio::{PollStyle, Version},
+    engineio::{Packet, PollStyle, Version},
     hub::{Config, NamespacePattern, NamespaceRule},
+    limit::{LimitKey, Limits},
     wall::{
-        AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin, PollBody, PostBody,
-        Response,
+        AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin,
+        PollBody, PostBody, Response,
     },
     websocket::Message,
 };
@@ -57,6 +58,8 @@ pub struct Counts {
     pub reached: u64,
     /// Acks that handlers were told of, in time or not.
     pub acks: u64,
+    /// Sessions that were cut because they took too little.
+    pub cuts: u64,
     /// Sessions that were still alive at rest.
     pub survivors: u64,
 }
@@ -72,6 +75,7 @@ impl Counts {
         self.broadcasts += other.broadcasts;
         self.reached += other.reached;
         self.acks += other.acks;
+        self.cuts += other.cuts;
         self.survivors += other.survivors;
     }
 }
@@ -81,7 +85,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} inputs, {} sessions ({} upgraded, {} alive at rest), {} packets heard, {} events told, \
-             {} broadcasts to {} sockets, {} acks",
+             {} broadcasts to {} sockets, {} acks, {} cut",
             self.inputs,
             self.sessions,
             self.upgrades,
@@ -91,6 +95,7 @@ impl fmt::Display for Counts {
             self.broadcasts,
             self.reached,
             self.acks,
+            self.cuts,
         )
     }
 }
@@ -105,6 +110,8 @@ pub fn run(seed: u64, trace: Option<&mut dyn FnMut(String)>) -> Counts {
     world.play();
     world.rest();
     world.fall_silent();
+    world.counts.upgrades = world.hub.stats().upgraded;
+    world.counts.cuts = world.cuts;
     world.counts
 }
 
@@ -124,7 +131,7 @@ enum Parcel {
     TurnEnd,
     Open(usize),
     Get(usize, ExchangeId),
-    Post(usize, ExchangeId, PostBody, Vec<bowline_proto::engineio::Packet>),
+    Post(usize, ExchangeId, PostBody, Vec<Packet>),
     PostBegun(usize, ExchangeId),
     Attach(usize, TransportId),
     Message(usize, TransportId, Message),
@@ -132,7 +139,7 @@ enum Parcel {
     Aborted(usize, ExchangeId),
     Response(usize, ExchangeId, Response),
     Bytes(usize, TransportId, Bytes),
-    Closed(usize, TransportId),
+    Closed(usize, TransportId, bool),
 }
 
 /// How a WebSocket stands, as the shell knows it.
@@ -141,9 +148,17 @@ struct Socket {
     client: usize,
     /// Whether the hub may send to it: it is known there, and was neither closed nor lost.
     open: bool,
+    /// Whether the session has moved to it; before that it is a probe.
+    serving: bool,
     /// When the last thing on its way to the hub, and to the client, arrives: order is kept.
     up: Time,
     down: Time,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Post,
 }
 
 struct World<'a> {
@@ -157,13 +172,25 @@ struct World<'a> {
     numbers: u64,
     sockets: BTreeMap<TransportId, Socket>,
     /// Requests the hub knows of and has not answered.
-    unanswered: BTreeMap<ExchangeId, usize>,
+    unanswered: BTreeMap<ExchangeId, (usize, Method)>,
+    /// Requests whose body the hub was told to expect.
+    begun: BTreeSet<ExchangeId>,
     /// Requests whose client has gone: they must not be answered.
     aborted: BTreeSet<ExchangeId>,
+    /// The poll of each client that was answered last, until the next one.
+    last_answered: BTreeMap<usize, ExchangeId>,
+    /// Polls that were answered with packets.
+    polls_answered: BTreeSet<ExchangeId>,
     rooms: Vec<ByteString>,
     turn_end_due: bool,
-    /// The session whose CONNECT is being told.
-    connecting: Option<Sid>,
+    /// One act in so many breaks a rule.
+    rudeness: usize,
+    /// Clients whose polls were answered since the queues were looked at.
+    answered: Vec<usize>,
+    /// Receivers that were too slow.
+    cuts: u64,
+    /// Sessions without sockets that ended by a timer, for whatever reason.
+    silent_deaths: u64,
     quiet: bool,
     trace: Option<&'a mut dyn FnMut(String)>,
     counts: Counts,
@@ -180,7 +207,16 @@ impl<'a> World<'a> {
             ping_interval: Duration::from_millis(500 + rng.word() % 25_000),
             ping_timeout: Duration::from_secs(20),
             upgrades: !rng.one_in(4),
-            namespaces: vec![rule("/", 0), rule("/chat", 1), rule("/closed", 2), rule("/room-*", 3)],
+            limits: Limits {
+                queued_bytes_per_session: *rng.pick(&[4_194_304, 4_194_304, 4_000]),
+                ..Limits::default()
+            },
+            namespaces: vec![
+                rule("/", 0),
+                rule("/chat", 1),
+                rule("/closed", 2),
+                rule("/room-*", 3),
+            ],
             ..Config::default()
         };
         let hub = Hub::new(config.clone(), [3; 16]);
@@ -195,16 +231,23 @@ impl<'a> World<'a> {
             numbers: 0,
             sockets: BTreeMap::new(),
             unanswered: BTreeMap::new(),
+            begun: BTreeSet::new(),
             aborted: BTreeSet::new(),
+            last_answered: BTreeMap::new(),
+            polls_answered: BTreeSet::new(),
             rooms: ["a", "b", "c", "é"].map(ByteString::from_static).to_vec(),
             turn_end_due: false,
-            connecting: None,
+            rudeness: 30,
+            answered: Vec::new(),
+            cuts: 0,
+            silent_deaths: 0,
             quiet: false,
             trace,
             counts: Counts::default(),
         };
-        for _ in 0..2 + world.rng.below(10) {
-            let delay = Duration::from_millis(world.rng.word() % 5_000);
+        world.rudeness = *world.rng.pick(&[20, 100, 1_000_000]);
+        for _ in 0..2 + world.rng.below(20) {
+            let delay = Duration::from_millis(world.rng.word() % 3_000);
             world.post(delay, Parcel::Arrival);
         }
         world.post(Duration::ZERO, Parcel::Whim);
@@ -213,7 +256,7 @@ impl<'a> World<'a> {
 
     /// The restless part.
     fn play(&mut self) {
-        let steps = 300 + self.rng.below(1_500);
+        let steps = 300 + self.rng.below(4_000);
         for _ in 0..steps {
             if !self.step() {
                 break;
@@ -230,7 +273,12 @@ impl<'a> World<'a> {
         }
         self.now = self.now.max(until);
         self.feed(Input::TurnEnd, Expected::default());
-        while self.parcels.keys().next().is_some_and(|(at, _)| *at <= until + Duration::from_secs(3)) {
+        while self
+            .parcels
+            .keys()
+            .next()
+            .is_some_and(|(at, _)| *at <= until + Duration::from_secs(3))
+        {
             self.step();
         }
         for client in &self.clients {
@@ -241,12 +289,17 @@ impl<'a> World<'a> {
             let missing = self.model.missing(client.sid);
             assert!(missing.is_none(), "{:?} never heard {missing:?}", client.sid);
         }
-        assert_eq!(
-            self.hub.stats().limit_hits.iter().sum::<u64>(),
-            self.hub.stats().limit_hits[bowline_proto::limit::LimitKey::MaxPayload as usize]
-                + self.hub.stats().limit_hits[bowline_proto::limit::LimitKey::Attachments as usize],
-            "limits that nobody came near"
-        );
+        let hits = self.hub.stats().limit_hits;
+        let slow = self.slow_receivers();
+        let known = self.cuts..=self.cuts + self.silent_deaths;
+        assert!(known.contains(&slow), "{slow} slow receivers, but {known:?} are known");
+        for key in LimitKey::ALL {
+            let near = matches!(
+                key,
+                LimitKey::MaxPayload | LimitKey::Attachments | LimitKey::QueuedBytesPerSession
+            );
+            assert!(near || hits[key as usize] == 0, "{key:?}, which nobody came near");
+        }
     }
 
     /// Every client is gone without a word: all must be forgotten in time.
@@ -330,7 +383,7 @@ impl<'a> World<'a> {
             Parcel::Act(index) => {
                 if !self.quiet {
                     self.act(index);
-                    let delay = Duration::from_millis(10 + self.rng.word() % 3_000);
+                    let delay = Duration::from_millis(10 + self.rng.word() % 1_500);
                     self.post(delay, Parcel::Act(index));
                 }
             }
@@ -343,7 +396,10 @@ impl<'a> World<'a> {
             }
             Parcel::Whim => {
                 if !self.quiet {
-                    self.whim();
+                    let burst = if self.rng.one_in(40) { 60 } else { 1 };
+                    for _ in 0..burst {
+                        self.whim();
+                    }
                     let delay = Duration::from_millis(self.rng.word() % 200);
                     self.post(delay, Parcel::Whim);
                 }
@@ -354,19 +410,23 @@ impl<'a> World<'a> {
                 self.feed(Input::TurnEnd, Expected::default());
             }
             Parcel::Open(index) => self.open(index),
+            Parcel::Get(_, exchange)
+            | Parcel::PostBegun(_, exchange)
+            | Parcel::Post(_, exchange, ..)
+                if self.aborted.contains(&exchange) => {}
+            // Of somebody who fell silent the body never comes.
+            Parcel::Post(index, ..) if self.clients[index].mute => {}
             Parcel::Get(index, exchange) => {
-                self.unanswered.insert(exchange, index);
+                let expected = self.overlap(index, exchange, Method::Get);
                 let session = self.clients[index].sid;
-                let expected = self.overlap(index, session, false);
                 self.feed(Input::Get { exchange, session }, expected);
             }
             Parcel::PostBegun(index, exchange) => {
-                self.unanswered.insert(exchange, index);
+                let expected = self.overlap(index, exchange, Method::Post);
+                self.begun.insert(exchange);
                 let session = self.clients[index].sid;
-                self.feed(
-                    Input::Post { exchange, session, body: PostBody::Begun },
-                    Expected::default(),
-                );
+                let body = PostBody::Begun;
+                self.feed(Input::Post { exchange, session, body }, expected);
             }
             Parcel::Post(index, exchange, body, packets) => {
                 self.arrive_post(index, exchange, body, &packets);
@@ -375,7 +435,13 @@ impl<'a> World<'a> {
                 let client = &self.clients[index];
                 let input =
                     Input::Attach { transport, session: client.sid, deflate: client.deflate };
-                let socket = Socket { client: index, open: true, up: self.now, down: self.now };
+                let socket = Socket {
+                    client: index,
+                    open: true,
+                    serving: false,
+                    up: self.now,
+                    down: self.now,
+                };
                 self.sockets.entry(transport).or_insert(socket).open = true;
                 self.feed(input, Expected::default());
             }
@@ -385,7 +451,7 @@ impl<'a> World<'a> {
             Parcel::Lost(index, transport) => {
                 let session = self.clients[index].sid;
                 let socket = self.sockets.get_mut(&transport).expect("a WebSocket");
-                let serves = socket.open && self.serves(session, transport);
+                let serves = socket.open && self.serves(transport);
                 self.sockets.get_mut(&transport).expect("a WebSocket").open = false;
                 let expected = match serves {
                     true => self.model.end(session, DisconnectReason::TransportClose),
@@ -394,10 +460,12 @@ impl<'a> World<'a> {
                 self.feed(Input::Lost { transport, why: Lost::Closed }, expected);
             }
             Parcel::Aborted(index, exchange) => {
+                let session = self.clients[index].sid;
+                // A poll that was answered, but its client went before it took the answer.
+                let untaken = self.last_answered.get(&index) == Some(&exchange);
                 let pending = self.unanswered.remove(&exchange).is_some();
                 self.aborted.insert(exchange);
-                let session = self.clients[index].sid;
-                let expected = match pending {
+                let expected = match pending || untaken && self.polls(session) {
                     true => self.model.end(session, DisconnectReason::TransportError),
                     false => Expected::default(),
                 };
@@ -413,8 +481,8 @@ impl<'a> World<'a> {
                     self.heard(index, &heard);
                 }
             }
-            Parcel::Closed(index, transport) => {
-                self.clients[index].on_closed(transport);
+            Parcel::Closed(index, transport, serving) => {
+                self.clients[index].on_closed(transport, serving);
                 self.heard(index, &[]);
             }
         }
@@ -424,13 +492,12 @@ impl<'a> World<'a> {
         let mut random = [0; 14];
         random.fill_with(|| self.rng.byte());
         let version = if self.rng.one_in(3) { Version::V3 } else { Version::V4 };
-        let style = PollStyle {
-            base64: self.rng.one_in(4),
-            jsonp: self.rng.one_in(8).then(|| "5".into()),
-        };
+        let style =
+            PollStyle { base64: self.rng.one_in(4), jsonp: self.rng.one_in(8).then(|| "5".into()) };
         let deflate = self.rng.one_in(3);
+        let python = self.rng.one_in(6);
         let index = self.clients.len();
-        self.clients.push(Client::new(Sid::new(0, random), version, style, deflate));
+        self.clients.push(Client::new(Sid::new(0, random), version, style, deflate, python));
         let delay = self.delay();
         self.post(delay, Parcel::Open(index));
     }
@@ -438,44 +505,62 @@ impl<'a> World<'a> {
     fn open(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let (id, version) = (client.sid, client.version);
+        let agent = if client.python { "python-engineio" } else { "Mozilla/5.0" };
+        let headers = vec![("user-agent".to_owned(), agent.to_owned())];
         let handshake = Arc::new(Handshake {
             version,
             poll_style: client.style.clone(),
             query: String::new(),
-            headers: Vec::new(),
+            headers,
             address: None,
         });
         self.numbers += 1;
         let origin = if self.rng.one_in(3) {
             let transport = TransportId(self.numbers);
             client.websocket = Some(transport);
-            let socket = Socket { client: index, open: true, up: self.now, down: self.now };
+            let socket =
+                Socket { client: index, open: true, serving: true, up: self.now, down: self.now };
             self.sockets.insert(transport, socket);
             Origin::WebSocket { transport, deflate: client.deflate }
         } else {
             let exchange = ExchangeId(self.numbers);
             client.get = Some(exchange);
-            self.unanswered.insert(exchange, index);
+            self.unanswered.insert(exchange, (index, Method::Get));
             Origin::Polling(exchange)
         };
         self.counts.sessions += 1;
         let expected = self.model.open(id, version);
-        self.connecting = Some(id);
-        self.feed(Input::Open { id, origin, handshake }, expected);
+        let told = self.drain(Input::Open { id, origin, handshake }).0;
+        self.compare(&mut told.iter(), expected, id);
+        self.react(told);
         self.post(Duration::from_millis(500), Parcel::Act(index));
         if version == Version::V3 {
             self.post(self.config.ping_interval, Parcel::Heartbeat(index));
         }
     }
 
-    /// A second poll while one waits ends the session.
-    fn overlap(&mut self, index: usize, session: Sid, post: bool) -> Expected {
-        let _ = post;
-        let pending = self.unanswered.values().filter(|owner| **owner == index).count();
-        let polls = self.hub.session_transport(session).is_some();
-        let gets = self.clients[index].get.is_some();
-        let _ = (pending, polls, gets);
-        Expected::default()
+    /// Notes a request. A second one while the first of its kind waits ends the session.
+    fn overlap(&mut self, index: usize, exchange: ExchangeId, method: Method) -> Expected {
+        let session = self.clients[index].sid;
+        let twice = self.polls(session)
+            && self
+                .unanswered
+                .iter()
+                .any(|(other, owner)| *other != exchange && *owner == (index, method));
+        if method == Method::Get {
+            self.last_answered.remove(&index);
+        }
+        self.unanswered.insert(exchange, (index, method));
+        match twice {
+            true => self.model.end(session, DisconnectReason::TransportError),
+            false => Expected::default(),
+        }
+    }
+
+    /// Whether a session is there, and served by polling.
+    fn polls(&self, session: Sid) -> bool {
+        let name = self.hub.session_transport(session).map(|(transport, _)| transport.name());
+        name == Some("polling")
     }
 
     fn arrive_post(
@@ -483,50 +568,65 @@ impl<'a> World<'a> {
         index: usize,
         exchange: ExchangeId,
         body: PostBody,
-        packets: &[bowline_proto::engineio::Packet],
+        packets: &[Packet],
     ) {
         let session = self.clients[index].sid;
-        self.unanswered.insert(exchange, index);
-        let polls = self.hub.session_transport(session).is_some_and(|(transport, _)| transport.name() == "polling");
-        let mut expected = Expected::default();
-        if polls && let PostBody::Whole { .. } = &body {
-            self.connecting = Some(session);
-            for packet in packets {
-                expected.told.extend(self.model.packet(session, packet).told);
-            }
-            if packets.is_empty() {
-                expected = self.model.end(session, DisconnectReason::ParseError);
-            }
+        if self.begun.contains(&exchange) && !self.unanswered.contains_key(&exchange) {
+            // It was answered before its body was there.
+            return;
         }
-        self.feed(Input::Post { exchange, session, body }, expected);
+        let polls = self.polls(session);
+        let mut expected = Expected::default();
+        if polls && !self.begun.contains(&exchange) && body != PostBody::TooBig {
+            expected = self.overlap(index, exchange, Method::Post);
+        }
+        self.unanswered.insert(exchange, (index, Method::Post));
+        let input = Input::Post { exchange, session, body: body.clone() };
+        if !polls || body == PostBody::TooBig || !expected.is_empty() {
+            self.feed(input, expected);
+        } else if packets.is_empty() {
+            let expected = self.model.end(session, DisconnectReason::ParseError);
+            self.feed(input, expected);
+        } else {
+            self.feed_packets(input, session, packets);
+        }
     }
 
     fn arrive_message(&mut self, index: usize, transport: TransportId, message: Message) {
         let client = &self.clients[index];
         let (session, version) = (client.sid, client.version);
         if !self.sockets.get(&transport).is_some_and(|socket| socket.open) {
+            // A shell may have read on before it carried out the close.
+            if self.rng.one_in(2) {
+                self.feed(Input::Message { transport, message }, Expected::default());
+            }
             return;
         }
-        let mut expected = Expected::default();
-        if self.serves(session, transport) {
-            self.connecting = Some(session);
-            expected = match bowline_proto::engineio::Packet::from_frame(version, message.clone()) {
-                Ok(packet) => self.model.packet(session, &packet),
-                Err(_) => self.model.end(session, DisconnectReason::ParseError),
-            };
+        let input = Input::Message { transport, message: message.clone() };
+        if !self.serves(transport) {
+            self.feed(input, Expected::default());
+            if let Some(socket) = self.sockets.get_mut(&transport) {
+                let found = self.hub.session_transport(session).map(|(name, _)| name.name());
+                socket.serving = socket.open && found == Some("websocket");
+            }
+            return;
         }
-        self.feed(Input::Message { transport, message }, expected);
+        match Packet::from_frame(version, message) {
+            Ok(packet) => self.feed_packets(input, session, &[packet]),
+            Err(_) => {
+                let expected = self.model.end(session, DisconnectReason::ParseError);
+                self.feed(input, expected);
+            }
+        }
     }
 
-    /// Whether this WebSocket serves the session, rather than probing for it.
-    fn serves(&self, session: Sid, transport: TransportId) -> bool {
-        let name = self.hub.session_transport(session).map(|(transport, _)| transport.name());
-        let own = self.sockets.get(&transport).map(|socket| &self.clients[socket.client]);
-        name == Some("websocket") && own.is_some_and(|client| client.sid == session)
+    /// Whether this WebSocket serves its session, rather than probing for it.
+    fn serves(&self, transport: TransportId) -> bool {
+        self.sockets.get(&transport).is_some_and(|socket| socket.serving)
     }
 
     fn act(&mut self, index: usize) {
-        let rude = self.rng.one_in(40);
+        let rude = self.rng.one_in(self.rudeness);
         let client = &mut self.clients[index];
         let wishes = match rude {
             true => client.misbehave(&mut self.rng),
@@ -572,7 +672,8 @@ impl<'a> World<'a> {
                     let transport = TransportId(number);
                     self.clients[index].websocket = Some(transport);
                     let at = self.now + delay;
-                    let socket = Socket { client: index, open: false, up: at, down: at };
+                    let socket =
+                        Socket { client: index, open: false, serving: false, up: at, down: at };
                     self.sockets.insert(transport, socket);
                     self.post(delay, Parcel::Attach(index, transport));
                 }
@@ -580,6 +681,12 @@ impl<'a> World<'a> {
                     if let Some(transport) = self.clients[index].websocket {
                         let parcel = Parcel::Message(index, transport, message);
                         self.post_up(transport, delay, parcel);
+                    }
+                }
+                Wish::Rubbish(transport) => {
+                    for text in ["4rubbish", "5"] {
+                        let message = Message::Text(text.into());
+                        self.post_up(transport, delay, Parcel::Message(index, transport, message));
                     }
                 }
                 Wish::Drop(transport) => {
@@ -624,7 +731,6 @@ impl<'a> World<'a> {
     /// A handler, or the application behind it, does something to anybody.
     fn whim(&mut self) {
         let keys: Vec<SocketKey> = self.model.sockets.keys().copied().collect();
-        self.counts.inputs += 0;
         if keys.is_empty() {
             return;
         }
@@ -632,7 +738,9 @@ impl<'a> World<'a> {
         let room = self.rng.pick(&self.rooms).clone();
         let mark = json!({ "n": self.numbers });
         self.numbers += 1;
-        let command = match self.rng.below(24) {
+        let command = match self.rng.below(26) {
+            24 => return self.lag(socket),
+            25 => return self.drain_one(socket),
             0..8 => {
                 let volatile = self.rng.one_in(5);
                 let args = random_args(&mut self.rng, mark);
@@ -641,9 +749,9 @@ impl<'a> World<'a> {
                 names.extend(keys.iter().take(3).filter_map(|key| {
                     self.model.sockets[key].id.map(|id| ByteString::from(id.to_string()))
                 }));
+                let rng = &mut self.rng;
                 let mut some = |most: usize| -> Vec<ByteString> {
-                    let count = self.rng.below(most + 1);
-                    (0..count).map(|_| self.rng.pick(&names).clone()).collect()
+                    (0..rng.below(most + 1)).map(|_| rng.pick(&names).clone()).collect()
                 };
                 let (rooms, except) = (some(3), some(2));
                 let report = Some(self.numbers);
@@ -670,10 +778,47 @@ impl<'a> World<'a> {
             20 | 21 => Command::Leave { socket, room },
             _ => Command::Disconnect { socket, close: self.rng.one_in(4) },
         };
-        if matches!(command, Command::Disconnect { .. }) && !self.rng.one_in(4) {
-            return;
+        if matches!(command, Command::Disconnect { .. }) {
+            // With a full queue the goodbye itself would be one packet too many.
+            let session = &self.model.sessions[&self.model.sockets[&socket].session];
+            let room = session.queued_bytes_max() + 1_000;
+            if room > self.config.limits.queued_bytes_per_session || !self.rng.one_in(4) {
+                return;
+            }
         }
         self.command(command);
+    }
+
+    /// A WebSocket takes less than it is sent: a little less, or far too little.
+    fn lag(&mut self, socket: SocketKey) {
+        let session = self.model.sockets[&socket].session;
+        let found = self.sockets.iter().find(|(_, socket)| {
+            socket.open && socket.serving && self.clients[socket.client].sid == session
+        });
+        let Some((&transport, _)) = found else { return };
+        let most = self.config.limits.queued_bytes_per_session;
+        let (bytes, expected) = match self.rng.below(20) {
+            0 => (most + 1, self.model.end(session, DisconnectReason::ForcedServerClose)),
+            1..10 => (most, Expected::default()),
+            _ => (0, Expected::default()),
+        };
+        self.cuts += u64::from(bytes > most);
+        self.feed(Input::Backlog { transport, bytes }, expected);
+    }
+
+    /// The server stops, as far as one session is concerned.
+    fn drain_one(&mut self, socket: SocketKey) {
+        if !self.rng.one_in(10) {
+            return;
+        }
+        let Some(view) = self.hub.socket(socket) else { return };
+        let session = self.model.sockets[&socket].session;
+        for client in &mut self.clients {
+            // A poll that is not there hears nothing; the client finds its session gone.
+            client.excused |= client.sid == session;
+        }
+        let expected = self.model.end(session, DisconnectReason::ServerShuttingDown);
+        self.feed(Input::Drain { session: view.session }, expected);
     }
 
     /// Gives a command to the hub and to the model.
@@ -707,71 +852,201 @@ impl<'a> World<'a> {
         assert_eq!(said, reached, "how many a broadcast reached");
     }
 
-    fn time_out(&mut self) {
-        let line = format!("{:?} timeout {:?}", self.now, self.hub.poll_timeout());
-        self.say(line);
-        self.feed_timed(Input::Timeout);
-    }
-
-    /// Hands an input to the hub, drains it, and checks what the handlers are told.
+    /// Hands an input to the hub, drains it, and checks what the handlers are told. Returns how many
+    /// sockets a broadcast reached.
     fn feed(&mut self, input: Input, expected: Expected) -> Option<usize> {
+        let turn_end = matches!(input, Input::TurnEnd);
         let (told, reached) = self.drain(input);
-        let said: Vec<Told> = told.iter().map(Told::from_event).collect();
-        assert_eq!(said, expected.told, "what handlers are told");
-        for event in told {
-            self.on_event(event);
+        let mut said = told.iter().peekable();
+        for expected in expected {
+            let event = said.next().unwrap_or_else(|| panic!("never told: {expected:?}"));
+            assert_eq!(Told::from_event(event), expected, "what handlers are told");
         }
-        self.end_turn();
+        while let Some(event) = said.peek() {
+            let first = (*event).clone();
+            self.cut(&first, &mut said);
+        }
+        self.forget_the_slow();
+        self.check_alive();
+        if turn_end {
+            return reached;
+        }
+        self.react(told);
         reached
     }
 
-    /// The same for a timeout, which may end what is overdue.
-    fn feed_timed(&mut self, input: Input) {
-        let (told, _) = self.drain(input);
-        let mut ended = BTreeSet::new();
-        for event in &told {
-            match event {
-                Event::Ack { socket, token, result: Err(AckError::TimedOut) } => {
-                    self.model.expire(*socket, *token);
-                }
-                Event::Disconnect { socket, reason } => {
-                    let session = self.model.sockets[socket].session;
-                    if ended.insert(session) {
-                        let client = self.clients.iter().find(|client| client.sid == session);
-                        let client = client.expect("a client");
-                        match reason {
-                            DisconnectReason::PingTimeout => {
-                                assert!(client.excused, "a client that answers has timed out");
-                            }
-                            DisconnectReason::ForcedServerClose => {
-                                assert!(!self.model.sessions[&session].joined);
-                            }
-                            other => panic!("{other:?} by a timer"),
-                        }
-                    }
-                    let expected = self.model.end(session, *reason);
-                    let _ = expected;
-                }
-                Event::Ack { result: Err(AckError::Disconnected), .. } => {}
-                other => panic!("{other:?} by a timer"),
+    /// A session goes because its queue is full: it must be.
+    fn cut<'e>(&mut self, first: &Event, said: &mut impl Iterator<Item = &'e Event>) {
+        let (Event::Ack { socket, .. } | Event::Disconnect { socket, .. }) = first else {
+            panic!("told to handlers, and nobody said it: {first:?}")
+        };
+        let session = self.model.sockets[socket].session;
+        self.excuse_slow(session);
+        let expected = self.model.end(session, DisconnectReason::ForcedServerClose);
+        self.compare(said, expected, session);
+    }
+
+    fn slow_receivers(&self) -> u64 {
+        self.hub.stats().limit_hits[LimitKey::QueuedBytesPerSession as usize]
+    }
+
+    fn excuse_slow(&mut self, session: Sid) {
+        let queued = self.model.sessions[&session].queued_bytes_max();
+        let most = self.config.limits.queued_bytes_per_session;
+        assert!(queued > most, "cut with {queued} bytes in its queue");
+        self.say(format!("{session:?} is cut with {queued} bytes in its queue"));
+        self.cuts += 1;
+        for client in &mut self.clients {
+            client.excused |= client.sid == session;
+        }
+    }
+
+    /// Sessions without sockets are cut without a word to handlers. Nobody's queue is too long.
+    fn forget_the_slow(&mut self) {
+        let most = self.config.limits.queued_bytes_per_session;
+        for session in self.clients.iter().map(|client| client.sid).collect::<Vec<_>>() {
+            if self.model.is_alive(session) && self.hub.session_transport(session).is_none() {
+                assert!(self.model.sessions[&session].sockets.is_empty());
+                self.excuse_slow(session);
+                self.model.end(session, DisconnectReason::ForcedServerClose);
             }
         }
-        self.forget_the_dead();
+        for index in std::mem::take(&mut self.answered) {
+            let client = &self.clients[index];
+            self.model.poll_answered(client.sid, client.python);
+        }
+        for client in &self.clients {
+            if self.model.is_alive(client.sid) && self.polls(client.sid) {
+                let queued = self.model.sessions[&client.sid].queued_bytes_min();
+                assert!(queued <= most, "{queued} bytes wait for a poll");
+            }
+        }
+    }
+
+    /// The same for what a client says, packet by packet: a CONNECT gets its key on the way.
+    fn feed_packets(&mut self, input: Input, session: Sid, packets: &[Packet]) {
+        let before = self.slow_receivers();
+        let (told, _) = self.drain(input);
+        // An answer, say to a ping, may be one packet too many for the queue.
+        let cut = self.slow_receivers() > before;
+        let mut said = told.iter().peekable();
+        for packet in packets {
+            let expected = self.model.packet(session, packet);
+            self.compare(&mut said, expected, session);
+            let cut = cut && self.model.is_alive(session);
+            match said.peek() {
+                Some(Event::Ack { result: Err(_), .. } | Event::Disconnect { .. }) if cut => {
+                    let first = said.peek().map(|event| (*event).clone());
+                    self.cut(&first.expect("it was there"), &mut said);
+                }
+                None if cut && self.hub.session_transport(session).is_none() => {
+                    self.excuse_slow(session);
+                    self.model.end(session, DisconnectReason::ForcedServerClose);
+                }
+                Some(_) | None => {}
+            }
+        }
+        assert_eq!(said.next(), None, "told to handlers, and nobody said it");
+        self.forget_the_slow();
+        self.check_alive();
+        self.react(told);
+    }
+
+    fn compare<'e>(
+        &mut self,
+        said: &mut impl Iterator<Item = &'e Event>,
+        expected: Expected,
+        session: Sid,
+    ) {
+        for expected in expected {
+            let event = said.next().unwrap_or_else(|| panic!("never told: {expected:?}"));
+            assert_eq!(Told::from_event(event), expected, "what handlers are told");
+            if let Event::Connect { socket, namespace, .. } = event {
+                self.model.connect(*socket, session, namespace.clone());
+            }
+        }
+    }
+
+    /// Lets handlers answer what they were told.
+    fn react(&mut self, told: Vec<Event>) {
+        self.end_turn();
         for event in told {
             self.on_event(event);
         }
-        self.end_turn();
+    }
+
+    /// No session ends but for a reason.
+    fn check_alive(&self) {
+        for client in &self.clients {
+            if self.model.is_alive(client.sid) {
+                let found = self.hub.session_transport(client.sid);
+                assert!(found.is_some(), "{:?} has gone without a reason", client.sid);
+            }
+        }
+    }
+
+    /// Hands over a timeout, which ends what is overdue and nothing else.
+    fn time_out(&mut self) {
+        let line = format!("{:?} timeout {:?}", self.now, self.hub.poll_timeout());
+        self.say(line);
+        let (told, _) = self.drain(Input::Timeout);
+        let mut said = told.iter().peekable();
+        while let Some(event) = said.peek() {
+            let socket = match event {
+                Event::Ack { socket, token, result: Err(AckError::TimedOut) } => {
+                    self.model.expire(*socket, *token);
+                    said.next();
+                    continue;
+                }
+                Event::Ack { socket, .. } | Event::Disconnect { socket, .. } => *socket,
+                other => panic!("{other:?} by a timer"),
+            };
+            let session = self.model.sockets[&socket].session;
+            let reason = self.overdue(session, &told);
+            let expected = self.model.end(session, reason);
+            self.compare(&mut said, expected, session);
+        }
+        self.forget_the_dead();
+        self.react(told);
+    }
+
+    /// For which reason a timer may end this session, given what was said of its first socket.
+    fn overdue(&mut self, session: Sid, told: &[Event]) -> DisconnectReason {
+        let sockets = &self.model.sessions[&session].sockets;
+        let said = told.iter().find_map(|event| match event {
+            Event::Disconnect { socket, reason } if sockets.contains(socket) => Some(*reason),
+            _ => None,
+        });
+        let excused = self.clients.iter().any(|client| client.sid == session && client.excused);
+        match said.expect("a session ends with its sockets") {
+            reason @ DisconnectReason::PingTimeout => {
+                assert!(excused, "a client that answers has timed out");
+                reason
+            }
+            reason @ DisconnectReason::ForcedServerClose => {
+                if self.model.sessions[&session].joined {
+                    // A ping was one packet too many for its queue.
+                    self.excuse_slow(session);
+                }
+                reason
+            }
+            other => panic!("{other:?} by a timer"),
+        }
     }
 
     /// Sessions without sockets end without a word to handlers.
     fn forget_the_dead(&mut self) {
-        for client in &self.clients {
-            if self.model.is_alive(client.sid) && self.hub.session_transport(client.sid).is_none() {
-                let session = &self.model.sessions[&client.sid];
-                assert!(session.sockets.is_empty());
-                assert!(client.excused || !session.joined, "a session has gone in silence");
-                self.model.end(client.sid, DisconnectReason::PingTimeout);
+        for session in self.clients.iter().map(|client| client.sid).collect::<Vec<_>>() {
+            if !self.model.is_alive(session) || self.hub.session_transport(session).is_some() {
+                continue;
             }
+            assert!(self.model.sessions[&session].sockets.is_empty());
+            let excused = self.clients.iter().any(|client| client.sid == session && client.excused);
+            if !excused && self.model.sessions[&session].joined {
+                self.excuse_slow(session);
+            }
+            self.silent_deaths += 1;
+            self.model.end(session, DisconnectReason::PingTimeout);
         }
     }
 
@@ -805,14 +1080,22 @@ impl<'a> World<'a> {
                     let socket = self.sockets.get_mut(&transport).expect("a WebSocket");
                     assert!(socket.open, "{transport:?} closed twice");
                     socket.open = false;
-                    self.post_down(transport, |client| Parcel::Closed(client, transport));
+                    let serving = socket.serving;
+                    self.post_down(transport, |client| Parcel::Closed(client, transport, serving));
                 }
                 Output::Respond { exchange, response } => {
                     assert!(!self.aborted.contains(&exchange), "an answer to nobody");
-                    let index = self.unanswered.remove(&exchange).expect("answered twice");
-                    if let Response::Payload(PollBody::Text(body) | PollBody::Binary(body)) = &response {
+                    let (index, _) = self.unanswered.remove(&exchange).expect("answered twice");
+                    if let Response::Payload(PollBody::Text(body) | PollBody::Binary(body)) =
+                        &response
+                    {
                         let most = 2 * self.config.limits.queued_bytes_per_session;
                         assert!(body.len() <= most, "a body of {} bytes", body.len());
+                    }
+                    if matches!(response, Response::Payload(_)) {
+                        self.polls_answered.insert(exchange);
+                        self.answered.push(index);
+                        self.last_answered.insert(index, exchange);
                     }
                     let delay = self.delay();
                     self.post(delay, Parcel::Response(index, exchange, response));
@@ -828,6 +1111,10 @@ impl<'a> World<'a> {
             }
         }
         self.counts.told += told.len() as u64;
+        if self.trace.is_some() {
+            let line = format!("{} slow receivers so far", self.slow_receivers());
+            self.say(line);
+        }
         (told, reached)
     }
 
@@ -835,8 +1122,6 @@ impl<'a> World<'a> {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Connect { socket, namespace, .. } => {
-                let session = self.connecting.expect("a session");
-                self.model.connect(socket, session, namespace.clone());
                 let mut random = [0; 14];
                 random.fill_with(|| self.rng.byte());
                 let command = match self.rng.below(20) {

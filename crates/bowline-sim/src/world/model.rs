@@ -38,6 +38,23 @@ pub(super) struct Session {
     decoder: socketio::Decoder,
     /// Whether it ever joined a namespace.
     pub(super) joined: bool,
+    /// Bytes it was due since a poll was answered last: for certain, and with what may be left out.
+    queued: (usize, usize),
+}
+
+/// What the hub counts for a packet beside its text.
+const PACKET_OVERHEAD_BYTES: usize = 64;
+
+impl Session {
+    /// At least this much waits for the next poll, if no poll is there.
+    pub(super) fn queued_bytes_min(&self) -> usize {
+        self.queued.0
+    }
+
+    /// At most this much waits, heartbeats included.
+    pub(super) fn queued_bytes_max(&self) -> usize {
+        self.queued.1 + 20 * PACKET_OVERHEAD_BYTES
+    }
 }
 
 #[derive(Debug)]
@@ -51,11 +68,8 @@ pub(super) struct Socket {
     owed: BTreeMap<u64, u64>,
 }
 
-/// What an input must make the hub tell its handlers.
-#[derive(Debug, Default)]
-pub(super) struct Expected {
-    pub(super) told: Vec<Told>,
-}
+/// What something must make the hub tell its handlers.
+pub(super) type Expected = Vec<Told>;
 
 /// An event in a form that can be compared.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,13 +110,13 @@ impl Model {
             sockets: Vec::new(),
             decoder: socketio::Decoder::new(),
             joined: false,
+            queued: (0, 0),
         };
         assert!(self.sessions.insert(id, session).is_none());
-        let told = match version {
+        match version {
             Version::V3 => vec![Told::Connect { namespace: Packet::ROOT, auth: None }],
             Version::V4 => Vec::new(),
-        };
-        Expected { told }
+        }
     }
 
     pub(super) fn is_alive(&self, id: Sid) -> bool {
@@ -160,8 +174,7 @@ impl Model {
                 Told::Connect { namespace, auth }
             }
             (Packet::Disconnect { .. }, Some(key), _) => {
-                let told = self.remove(key, DisconnectReason::ClientNamespaceDisconnect);
-                return Expected { told };
+                return self.remove(key, DisconnectReason::ClientNamespaceDisconnect);
             }
             (Packet::Event { ack, args, .. }, _, Some(socket)) => Told::Event { socket, args, ack },
             (Packet::Ack { id, args, .. }, _, Some(socket)) => {
@@ -173,7 +186,7 @@ impl Model {
             }
             (_, _, _) => return self.end(id, DisconnectReason::ForcedServerClose),
         };
-        Expected { told: vec![told] }
+        vec![told]
     }
 
     /// A session ends: its sockets leave in order.
@@ -183,7 +196,7 @@ impl Model {
         };
         session.alive = false;
         let sockets = session.sockets.clone();
-        Expected { told: sockets.into_iter().flat_map(|key| self.remove(key, reason)).collect() }
+        sockets.into_iter().flat_map(|key| self.remove(key, reason)).collect()
     }
 
     fn remove(&mut self, key: SocketKey, reason: DisconnectReason) -> Vec<Told> {
@@ -297,14 +310,27 @@ impl Model {
 
     pub(super) fn disconnect(&mut self, key: SocketKey, close: bool) -> Expected {
         let reason = DisconnectReason::ServerNamespaceDisconnect;
-        let Some(socket) = self.sockets.get(&key) else { return Expected::default() };
-        let (session, namespace) = (socket.session, socket.namespace.clone());
-        if close {
-            return self.end(session, reason);
+        let Some(session) = self.sockets.get(&key).map(|socket| socket.session) else {
+            return Expected::default();
+        };
+        let leaving = match close {
+            true => self.sessions.get(&session).expect("a session").sockets.clone(),
+            false => vec![key],
+        };
+        let mut told = Expected::new();
+        for key in leaving {
+            let socket = self.sockets.get(&key).expect("a socket");
+            let packet = Packet::Disconnect { namespace: socket.namespace.clone() };
+            let accepted = socket.id.is_some();
+            told.extend(self.remove(key, reason));
+            if accepted {
+                self.due(session, packet, false);
+            }
         }
-        let told = self.remove(key, reason);
-        self.due(session, Packet::Disconnect { namespace }, false);
-        Expected { told }
+        if close {
+            told.extend(self.end(session, reason));
+        }
+        told
     }
 
     /// An ack has timed out, says the hub.
@@ -318,7 +344,20 @@ impl Model {
     fn due(&mut self, session: Sid, packet: Packet, optional: bool) {
         let session = self.sessions.get_mut(&session).expect("a session");
         if session.alive {
+            let encoded = socketio::encode(session.version, &packet);
+            let text = encoded.text.len() + PACKET_OVERHEAD_BYTES;
+            let rest = encoded.attachments.iter().map(|bytes| bytes.len() + PACKET_OVERHEAD_BYTES);
+            let bytes = text + rest.sum::<usize>();
+            session.queued.0 += if optional { 0 } else { bytes };
+            session.queued.1 += bytes;
             session.due.push_back(Due { packet, optional });
+        }
+    }
+
+    /// A poll has taken what was queued, or a part of it.
+    pub(super) fn poll_answered(&mut self, session: Sid, in_part: bool) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.queued = (0, if in_part { session.queued.1 } else { 0 });
         }
     }
 
