@@ -25,8 +25,6 @@ pub mod engineio;
 pub mod hub;
 pub mod id;
 pub mod limit;
-#[cfg(test)]
-mod pair;
 pub mod session;
 pub mod socketio;
 pub mod time;

@@ -42,6 +42,30 @@ proptest! {
     }
 }
 
+#[test]
+fn an_idle_pair_stays_connected_for_eight_hours_and_hears_the_first_event() {
+    for (version, transports) in [
+        (Version::V4, Transports::Upgrade),
+        (Version::V4, Transports::Polling),
+        (Version::V3, Transports::WebSocket),
+    ] {
+        let slow = hub::Config::default();
+        let mut world =
+            World::with_intervals(version, transports, slow.ping_interval, slow.ping_timeout);
+        world.settle();
+        let end = world.now + Duration::from_secs(8 * 3600);
+        while world.now < end {
+            world.wait(Duration::from_secs(3600));
+            world.settle();
+        }
+        world.server_emits();
+        world.client_emits(true);
+        world.settle();
+        world.check();
+        world.close();
+    }
+}
+
 /// The one WebSocket; bytes that are on their way.
 const TRANSPORT: TransportId = TransportId(1);
 const WEBSOCKET: DecodeConfig = DecodeConfig { max_message_bytes: 1_000_000, deflate: false };
@@ -87,10 +111,20 @@ struct World {
 
 impl World {
     fn new(version: Version, transports: Transports) -> Self {
+        let (interval, timeout) = (Duration::from_millis(300), Duration::from_millis(200));
+        Self::with_intervals(version, transports, interval, timeout)
+    }
+
+    fn with_intervals(
+        version: Version,
+        transports: Transports,
+        ping_interval: Duration,
+        ping_timeout: Duration,
+    ) -> Self {
         let rule = NamespaceRule { pattern: NamespacePattern::new("/"), handler: 0 };
         let config = hub::Config {
-            ping_interval: Duration::from_millis(300),
-            ping_timeout: Duration::from_millis(200),
+            ping_interval,
+            ping_timeout,
             namespaces: vec![rule],
             ..hub::Config::default()
         };
@@ -143,18 +177,22 @@ impl World {
             // nothing is on its way.
             15 if amount < 48 => {
                 self.settle();
-                let wakes = [
-                    self.client.poll_timeout().map(|(at, _)| at),
-                    self.hub.poll_timeout().map(|(at, _)| at),
-                    Some(self.now + Duration::from_millis(8 * amount as u64)),
-                ];
-                self.now =
-                    wakes.into_iter().flatten().min().map_or(self.now, |at| at.max(self.now));
-                self.tell_client(Input::Timeout);
-                self.tell_hub(wall::Input::Timeout);
+                self.wait(Duration::from_millis(8 * amount as u64));
             }
             _ => {}
         }
+    }
+
+    /// Lets time pass until somebody wants to be woken, or for `at_most`.
+    fn wait(&mut self, at_most: Duration) {
+        let wakes = [
+            self.client.poll_timeout().map(|(at, _)| at),
+            self.hub.poll_timeout().map(|(at, _)| at),
+            Some(self.now + at_most),
+        ];
+        self.now = wakes.into_iter().flatten().min().map_or(self.now, |at| at.max(self.now));
+        self.tell_client(Input::Timeout);
+        self.tell_hub(wall::Input::Timeout);
     }
 
     /// Delivers all that is on its way.
