@@ -105,9 +105,28 @@ fn check_args(args: &Args) {
     // Where serde builds values it sees as many of them.
     if let (Ok(all), Ok(rest)) = (args.parse::<Vec<Value>>(), rest.parse::<Vec<Value>>()) {
         assert_eq!(all.get(1..).unwrap_or_default(), rest);
+        if !args.attachments().is_empty() {
+            all.iter().for_each(|value| check_placeholders(value, args.attachments().len()));
+        }
         if let Some(Value::String(name)) = all.first() {
             assert_eq!(args.name().as_deref(), Some(name.as_str()));
         }
+    }
+}
+
+fn check_placeholders(value: &Value, attachments: usize) {
+    match value {
+        Value::Array(values) => {
+            values.iter().for_each(|value| check_placeholders(value, attachments));
+        }
+        Value::Object(map) => {
+            if map.get("_placeholder") == Some(&Value::Bool(true)) {
+                let num = map.get("num").and_then(Value::as_f64).unwrap_or(-1.0);
+                assert!((0.0..attachments as f64).contains(&num), "{value}");
+            }
+            map.values().for_each(|value| check_placeholders(value, attachments));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

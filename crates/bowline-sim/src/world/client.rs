@@ -27,8 +27,8 @@ pub(super) enum Wish {
     PostTooBig,
     Attach,
     Send(Message),
-    /// A probe says what it should not, and its client forgets it.
-    Rubbish(TransportId),
+    /// A probe goes, or says what it should not, and its client forgets it.
+    FailProbe,
     /// The WebSocket goes without a word.
     Drop(TransportId),
     /// The connection of a request goes before its answer.
@@ -273,8 +273,7 @@ impl Client {
         match self.leg {
             // A failed probe: polling goes on.
             Leg::Polling => {
-                self.probe = Probe::Idle;
-                self.frames = Decoder::new(Role::Client);
+                self.forget_probe();
             }
             Leg::Opening | Leg::WebSocket => {
                 self.leg = Leg::Gone;
@@ -282,6 +281,13 @@ impl Client {
             }
             Leg::Gone => {}
         }
+    }
+
+    /// Gives up its probe, and says which WebSocket it was.
+    pub(super) fn forget_probe(&mut self) -> Option<TransportId> {
+        self.probe = Probe::Idle;
+        self.frames = Decoder::new(Role::Client);
+        self.websocket.take()
     }
 
     fn on_packet(&mut self, packet: Packet) -> Option<socketio::Packet> {
@@ -385,7 +391,11 @@ impl Client {
             }
             4 if upgrades && self.leg == Leg::Polling && self.websocket.is_none() => {
                 self.probe = Probe::Asked;
-                return vec![Wish::Attach, Wish::Send(Message::Text("2probe".into()))];
+                let mut wishes = vec![Wish::Attach, Wish::Send(Message::Text("2probe".into()))];
+                if rng.one_in(6) {
+                    wishes.push(Wish::FailProbe);
+                }
+                return wishes;
             }
             _ if !joined.is_empty() => {
                 for _ in 0..=rng.below(3) {
@@ -423,19 +433,9 @@ impl Client {
                 let ends = self.get.take().into_iter().chain(self.post.take()).map(Wish::Abort);
                 return ends.chain(self.websocket.take().map(Wish::Drop)).collect();
             }
-            3 if self.leg == Leg::Polling => {
-                // A probe that goes, or says what it should not. Polling must not notice.
-                if let (Some(transport), Probe::Asked) = (self.websocket, self.probe) {
-                    self.websocket = None;
-                    self.probe = Probe::Idle;
-                    self.frames = Decoder::new(Role::Client);
-                    let rubbish = rng.one_in(2);
-                    return vec![if rubbish {
-                        Wish::Rubbish(transport)
-                    } else {
-                        Wish::Drop(transport)
-                    }];
-                }
+            // A probe that goes, or says what it should not. Polling must not notice.
+            3 if self.leg == Leg::Polling && self.probe == Probe::Asked => {
+                return vec![Wish::FailProbe];
             }
             4 if self.leg == Leg::Polling && self.get.is_some() => {
                 self.excused = true;

@@ -1,7 +1,7 @@
 //! A seeded world around one hub: clients polite and rude, a network that delays, handlers that do as
 //! they please, and a clock that is only a number.
 //!
-//! Every input is also shown to a [model](model), which says what the handlers must be told at
+//! Every input is also shown to a model, which says what the handlers must be told at
 //! once and what each client must hear in the end. Checked throughout:
 //!
 //! - handlers are told exactly what the model says, in its order; no session ends for any other reason;
@@ -683,7 +683,12 @@ impl<'a> World<'a> {
                         self.post_up(transport, delay, parcel);
                     }
                 }
-                Wish::Rubbish(transport) => {
+                Wish::FailProbe => {
+                    let Some(transport) = self.clients[index].forget_probe() else { continue };
+                    if self.rng.one_in(2) {
+                        self.post_up(transport, delay, Parcel::Lost(index, transport));
+                        continue;
+                    }
                     for text in ["4rubbish", "5"] {
                         let message = Message::Text(text.into());
                         self.post_up(transport, delay, Parcel::Message(index, transport, message));
