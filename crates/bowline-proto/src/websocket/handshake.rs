@@ -1,6 +1,6 @@
 //! The opening handshake (RFC 6455 section 4), from both ends. HTTP itself is the shell's.
 
-use std::{borrow::Cow, fmt, str};
+use std::{borrow::Cow, collections::BTreeSet, fmt, str};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -278,14 +278,13 @@ fn has_token(list: &str, token: &str) -> bool {
 
 /// The first of a list of subprotocols, which must all be tokens, each once (RFC 6455 section 4.1).
 fn first_protocol(list: &str) -> Result<&str, HandshakeError> {
-    let mut first = None;
-    for (index, item) in list.split(',').map(str::trim).enumerate() {
-        if !is_token(item) || list.split(',').take(index).any(|earlier| earlier.trim() == item) {
-            return Err(HandshakeError::Protocol);
-        }
-        first = first.or(Some(item));
+    // A head of thousands of short tokens must not cost their square.
+    let mut seen = BTreeSet::new();
+    let mut items = list.split(',').map(str::trim);
+    if !items.clone().all(|item| is_token(item) && seen.insert(item)) {
+        return Err(HandshakeError::Protocol);
     }
-    first.ok_or(HandshakeError::Protocol)
+    items.next().ok_or(HandshakeError::Protocol)
 }
 
 /// RFC 9110 section 5.6.2.
