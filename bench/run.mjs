@@ -38,7 +38,7 @@ const folder = mkdtempSync(join(tmpdir(), "bowline-bench-"));
 const SERVERS = {
   floor: {
     name: "bare epoll + write(2), no protocol (the floor)",
-    command: (port, measure) => [built("load"), "floor", "--listen", `127.0.0.1:${port}`, "--fanout", String(measure.startsWith("broadcast"))],
+    command: (port, measure) => [built("load"), "floor", "--listen", `127.0.0.1:${port}`, "--fanout", String(measure !== "echo")],
     wire: "raw",
   },
   bowline: { name: "Bowline, one shard", command: (port) => bowline(port, 1) },
@@ -71,7 +71,7 @@ const MEASURES = {
 
 function bowline(port, shards) {
   const config = join(folder, `${shards}.toml`);
-  const settings = { server: { shards }, limits: { "events-per-second": 10_000_000 } };
+  const settings = { server: { shards }, limits: { "events-per-second": 500_000 } };
   writeFileSync(config, toToml(settings));
   return [built("bowline"), "serve", "--listen", `127.0.0.1:${port}`, "--admin-listen", "127.0.0.1:0", "--config", config];
 }
