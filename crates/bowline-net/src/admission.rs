@@ -1,4 +1,4 @@
-//! Who is let in: connections, connections of one address, handshakes in a second.
+//! Who is let in: connections, connections of one address, sessions, handshakes in a second.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,10 @@ use std::{
     },
 };
 
-use bowline_proto::Time;
+use bowline_proto::{Time, limit::LimitKey};
 use tokio::sync::Notify;
 
-use crate::{limit, process::Process, stats::ProcessLimit};
+use crate::{limit, process::Process};
 
 /// What a process has let in.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(crate) struct Admission {
     connections: AtomicUsize,
     overflow: AtomicUsize,
     admin: AtomicUsize,
+    /// Open sessions of all shards.
+    sessions: AtomicUsize,
     /// Kept only if the share of an address is smaller than the whole.
     by_address: Option<Mutex<HashMap<IpAddr, usize>>>,
     handshakes: Option<Bucket>,
@@ -68,6 +70,7 @@ impl Admission {
             connections: AtomicUsize::new(0),
             overflow: AtomicUsize::new(0),
             admin: AtomicUsize::new(0),
+            sessions: AtomicUsize::new(0),
             by_address: (per_address < connections).then(Mutex::default),
             handshakes: Bucket::new(handshakes_per_second),
             room: Notify::new(),
@@ -109,7 +112,18 @@ impl Admission {
         (self.connections.load(Relaxed), self.overflow.load(Relaxed))
     }
 
-    /// Whether one more session may be opened now.
+    /// How many sessions are open.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    /// Whether as many sessions are open as connections may be. A session that polls outlives its
+    /// connections, so their limit alone would not bound it.
+    pub(crate) fn is_full_of_sessions(&self) -> bool {
+        self.sessions() >= self.connections_max
+    }
+
+    /// Whether sessions are opened slowly enough for one more.
     pub(crate) fn take_handshake(&self, now: Time) -> bool {
         self.handshakes.as_ref().is_none_or(|bucket| bucket.take(now))
     }
@@ -137,6 +151,35 @@ impl Admission {
     }
 }
 
+/// The open sessions of one shard, as the whole process counts them.
+pub(crate) struct SessionCount {
+    process: Arc<Process>,
+    told: usize,
+}
+
+impl SessionCount {
+    pub(crate) fn new(process: Arc<Process>) -> Self {
+        Self { process, told: 0 }
+    }
+
+    /// Says how many there are now.
+    pub(crate) fn set(&mut self, count: usize) {
+        let sessions = &self.process.admission.sessions;
+        if count > self.told {
+            sessions.fetch_add(count - self.told, Relaxed);
+        } else if count < self.told {
+            sessions.fetch_sub(self.told - count, Relaxed);
+        }
+        self.told = count;
+    }
+}
+
+impl Drop for SessionCount {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -152,11 +195,11 @@ impl Permit {
                 Standing::Served
             }
             Door::Public if admission.connections.load(Relaxed) >= admission.connections_max => {
-                process.counters.on_limit(ProcessLimit::Connections);
+                process.counters.on_limit(LimitKey::Connections);
                 Standing::Full
             }
             Door::Public if !admission.take_address(address) => {
-                process.counters.on_limit(ProcessLimit::ConnectionsPerAddress);
+                process.counters.on_limit(LimitKey::ConnectionsPerAddress);
                 Standing::AddressFull
             }
             Door::Public => {

@@ -12,7 +12,7 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use bowline_proto::{Time, websocket::close_frame};
+use bowline_proto::{Time, limit::LimitKey, websocket::close_frame};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
@@ -30,7 +30,6 @@ use crate::{
     limit,
     mailbox::{Adoption, Entry, Message},
     routes,
-    stats::ProcessLimit,
 };
 
 /// One HTTP connection, as its requests see it.
@@ -95,7 +94,7 @@ pub(crate) async fn serve(
         End::Broken => return,
         End::TimedOut => {
             if connection.watch.phase.get() != Phase::Idle {
-                process.counters.on_limit(ProcessLimit::RequestHead);
+                process.counters.on_limit(LimitKey::RequestHead);
             }
             return;
         }

@@ -16,14 +16,25 @@ pub(crate) struct Exchange {
     id: ExchangeId,
     shard: u8,
     local: Local,
-    answer: oneshot::Receiver<Response>,
+    answer: oneshot::Receiver<Reply>,
     over: bool,
+}
+
+/// What a shard answers.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// From a session that goes on, or before a stop has begun.
+    Live(Response),
+    /// In a stop, from a session that is over, or from none: there is nothing to come back for.
+    Last(Response),
+    /// As many sessions are open as may be.
+    Full,
 }
 
 impl Exchange {
     /// Makes an exchange with `shard`, and what the shard answers through. It must be told at
     /// once.
-    pub(crate) fn new(local: &Local, shard: u8) -> (Self, oneshot::Sender<Response>) {
+    pub(crate) fn new(local: &Local, shard: u8) -> (Self, oneshot::Sender<Reply>) {
         let (reply, answer) = oneshot::channel();
         let id = local.next_exchange();
         (Self { id, shard, local: local.clone(), answer, over: false }, reply)
@@ -39,13 +50,13 @@ impl Exchange {
 }
 
 impl Future for Exchange {
-    type Output = Response;
+    type Output = Reply;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Response> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Reply> {
         Pin::new(&mut self.answer).poll(cx).map(|answer| {
             self.over = true;
             // Without an answer the shard has stopped.
-            answer.unwrap_or(Response::Status(503))
+            answer.unwrap_or(Reply::Last(Response::Status(503)))
         })
     }
 }

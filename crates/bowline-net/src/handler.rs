@@ -448,6 +448,7 @@ impl Handle {
             let message = Message::Forwarded(broadcast.0.clone());
             port.mailbox.push_outer(message, usize::MAX)?;
         }
+        self.process.counters.on_broadcast();
         Ok(())
     }
 

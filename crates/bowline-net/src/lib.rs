@@ -46,6 +46,7 @@ mod exchange;
 mod handler;
 mod limit;
 mod mailbox;
+mod overdue;
 mod process;
 mod relay;
 mod routes;
@@ -57,7 +58,7 @@ mod transport;
 pub use bowline_proto::{
     Sid,
     hub::{SocketView, Stats as HubStats},
-    limit::Limits as SessionLimits,
+    limit::{LimitKey, Limits as SessionLimits},
     socketio,
     wall::{AckError, DisconnectReason, Handshake},
     websocket::Message,
@@ -72,4 +73,4 @@ pub use limit::Limits;
 pub use mailbox::Busy;
 pub use relay::Relay;
 pub use server::{RunError, Server};
-pub use stats::{AcceptError, ProcessLimit, Stats};
+pub use stats::{AcceptError, Stats};

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// `limits.connections`: open connections, HTTP and WebSocket together. Beyond it requests are
-    /// answered 503. Default: RLIMIT_NOFILE − 64.
+    /// answered 503. Default: RLIMIT_NOFILE − 64. So many sessions may be open, too: beyond it
+    /// polling opens no more, which is answered 503.
     pub connections: Option<usize>,
     /// `limits.connections-per-address`: the share of one peer address. Beyond it requests are
     /// answered 429. Default: `connections`.
@@ -90,6 +91,19 @@ pub(crate) const MAILBOX_MAX: usize = 16 * 1024;
 /// Messages waiting at another shard beyond which this one reads nothing more from its sockets:
 /// what it would read could be broadcasts for that shard.
 pub(crate) const PEER_HIGH: usize = 4096;
+
+/// How late a shard may notice a deadline and still think that it noticed in time. Beyond it the
+/// process was stopped, or its thread was busy, and what clients sent meanwhile lies unread.
+pub(crate) const LATE: Duration = Duration::from_millis(100);
+
+/// How long clients are heard before deadlines count that were noticed late: at most this long, and
+/// no longer than the delay was. Requests that came meanwhile have to be accepted, read and passed
+/// between shards first.
+pub(crate) const LATE_GRACE: Duration = Duration::from_millis(500);
+
+/// How long deadlines are put off at most because there is something left to read: clients that
+/// send without end must not keep others alive that have gone.
+pub(crate) const PUT_OFF_MAX: Duration = Duration::from_secs(2);
 
 /// Frames up to this size are copied behind one another so that one write takes them; larger ones
 /// are shared and gathered.

@@ -11,25 +11,25 @@ use bowline_proto::{
     Command, ExchangeId, Sid, SocketKey,
     engineio::{SessionRequest, TransportName, Version},
     hub,
-    wall::{Broadcast, Handshake, PostBody, Response},
+    wall::{Broadcast, Handshake, PostBody},
 };
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::{admission::Permit, handler::Context};
+use crate::{admission::Permit, exchange::Reply, handler::Context};
 
 /// One message to a shard.
 pub(crate) enum Message {
     /// A polling GET without a sid.
-    Open { exchange: ExchangeId, handshake: Arc<Handshake>, reply: oneshot::Sender<Response> },
+    Open { exchange: ExchangeId, handshake: Arc<Handshake>, reply: oneshot::Sender<Reply> },
     /// A polling GET of a session.
-    Get { exchange: ExchangeId, session: SessionRequest, reply: oneshot::Sender<Response> },
+    Get { exchange: ExchangeId, session: SessionRequest, reply: oneshot::Sender<Reply> },
     /// A polling POST of a session. The first message of an exchange brings the `reply`.
     Post {
         exchange: ExchangeId,
         session: SessionRequest,
         body: PostBody,
-        reply: Option<oneshot::Sender<Response>>,
+        reply: Option<oneshot::Sender<Reply>>,
     },
     /// Nobody waits for the response any more.
     Aborted(ExchangeId),
@@ -104,6 +104,8 @@ struct Queues {
     outer: VecDeque<Message>,
     /// The shard, asleep.
     waker: Option<Waker>,
+    /// The shard is to look around, though there may be no message.
+    nudged: bool,
     /// Shards to wake when `inner` was taken.
     waiting: Vec<u8>,
     /// The shard has ended: messages are dropped, and whoever waits for an answer hears that.
@@ -159,13 +161,15 @@ impl Mailbox {
         Ok(())
     }
 
-    /// The shard has ended.
-    pub(crate) fn close(&self) {
+    /// The shard has ended. Names the shards that waited for it.
+    pub(crate) fn close(&self) -> Vec<u8> {
         let mut queues = self.lock();
         queues.closed = true;
         let left = (mem::take(&mut queues.inner), mem::take(&mut queues.outer));
+        let waiting = mem::take(&mut queues.waiting);
         drop(queues);
         drop(left);
+        waiting
     }
 
     /// Whether `max` messages of other threads wait.
@@ -174,31 +178,34 @@ impl Mailbox {
     }
 
     /// Moves what waits into the shard's hands, the outer queue only if it is wanted, and names
-    /// the shards that waited for this. If nothing waits, the shard is woken when something does.
+    /// the shards that waited for this. Whether there is anything to do; if not, the shard is woken
+    /// when there is.
     pub(crate) fn poll_take(
         &self,
         cx: &TaskContext<'_>,
-        inbox: &mut VecDeque<Message>,
-        outer_too: bool,
+        inner: &mut VecDeque<Message>,
+        outer: Option<&mut VecDeque<Message>>,
         waiting: &mut Vec<u8>,
     ) -> bool {
         let mut queues = self.lock();
-        if inbox.is_empty() {
-            mem::swap(&mut queues.inner, inbox);
+        if inner.is_empty() {
+            mem::swap(&mut queues.inner, inner);
         } else {
-            inbox.append(&mut queues.inner);
+            inner.append(&mut queues.inner);
         }
-        if outer_too {
-            inbox.append(&mut queues.outer);
+        let mut woken = !inner.is_empty() || mem::take(&mut queues.nudged);
+        if let Some(outer) = outer {
+            outer.append(&mut queues.outer);
+            woken |= !outer.is_empty();
         }
         mem::swap(&mut queues.waiting, waiting);
-        if inbox.is_empty() {
+        if !woken {
             match &mut queues.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
             }
         }
-        !inbox.is_empty()
+        woken
     }
 
     /// Whether more than `max` messages wait; if so `shard` is woken when they were taken.
@@ -213,7 +220,10 @@ impl Mailbox {
 
     /// Wakes the shard without a message.
     pub(crate) fn wake(&self) {
-        let waker = self.lock().waker.take();
+        let mut queues = self.lock();
+        queues.nudged = true;
+        let waker = queues.waker.take();
+        drop(queues);
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -14,6 +14,7 @@ use bowline_proto::{
         self, PollStyle, RequestConfig, RequestError, RequestHead, Route, SessionRequest,
         TransportName, Version,
     },
+    limit::LimitKey,
     wall::{self, Handshake, PollBody, PostBody},
     websocket::handshake::{HandshakeError, Upgrade, check_request},
 };
@@ -35,21 +36,27 @@ use crate::{
     builder::Engine,
     connection::{Connection, Ticket},
     cors,
-    exchange::Exchange,
+    exchange::{Exchange, Reply},
     limit,
     mailbox::{Entry, Message},
     process::Process,
-    stats::ProcessLimit,
 };
 
 type Answer = Response<Full<Bytes>>;
+
+/// Marks the answer of a session that goes on.
+#[derive(Debug, Clone, Copy)]
+struct SessionLives;
 
 /// Answers one request.
 pub(crate) async fn respond(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
     let process = connection.local.process();
     let mut answer = route(connection, request).await;
-    if process.is_draining() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // The client's next request goes to whoever listens then.
+    let goes_on = answer.status() == StatusCode::SWITCHING_PROTOCOLS
+        || answer.extensions().get::<SessionLives>().is_some();
+    if process.is_draining() && !goes_on {
+        // The client's next request goes to whoever listens then. As long as its session lives it
+        // can come here only, and on a connection that is open already.
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
@@ -155,7 +162,7 @@ async fn open(
         return retry_later(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
     }
     if !process.admission.take_handshake(process.clock.now()) {
-        process.counters.on_limit(ProcessLimit::HandshakesPerSecond);
+        process.counters.on_limit(LimitKey::HandshakesPerSecond);
         return retry_later(StatusCode::TOO_MANY_REQUESTS, "limits.handshakes-per-second\n");
     }
     let handshake = Arc::new(Handshake {
@@ -185,8 +192,7 @@ async fn open(
         TransportName::Polling => {
             let (exchange, reply) = Exchange::new(local, local.shard());
             exchange.tell(Message::Open { exchange: exchange.id(), handshake, reply });
-            let response = exchange.await;
-            polled(&process.engine, request.headers(), response)
+            polled(&process.engine, request.headers(), exchange.await)
         }
     }
 }
@@ -243,11 +249,10 @@ async fn poll(
     let (exchange, reply) = Exchange::new(local, owner);
     if head.method == Method::GET {
         exchange.tell(Message::Get { exchange: exchange.id(), session, reply });
-        let response = exchange.await;
-        return polled(&process.engine, &head.headers, response);
+        return polled(&process.engine, &head.headers, exchange.await);
     }
     let binary = head.headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/octet-stream");
-    let (response, read) =
+    let (reply, read) =
         post(exchange, reply, process, body, |exchange, body, reply| Message::Post {
             exchange,
             session,
@@ -262,7 +267,7 @@ async fn poll(
     if !read {
         connection.unread_body.set(true);
     }
-    let mut answer = polled(&process.engine, &head.headers, response);
+    let mut answer = polled(&process.engine, &head.headers, reply);
     if !read {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -280,15 +285,11 @@ enum Arrived {
 /// end.
 async fn post(
     exchange: Exchange,
-    reply: oneshot::Sender<wall::Response>,
+    reply: oneshot::Sender<Reply>,
     process: &Process,
     body: Incoming,
-    message: impl Fn(
-        bowline_proto::ExchangeId,
-        Arrived,
-        Option<oneshot::Sender<wall::Response>>,
-    ) -> Message,
-) -> (wall::Response, bool) {
+    message: impl Fn(bowline_proto::ExchangeId, Arrived, Option<oneshot::Sender<Reply>>) -> Message,
+) -> (Reply, bool) {
     let id = exchange.id();
     let mut exchange = pin!(exchange);
     let mut reply = Some(reply);
@@ -324,8 +325,8 @@ async fn post(
             (exchange.await, false)
         }
         // The exchange is dropped unanswered: the shard hears that the request was aborted.
-        Some(Ok(Err(BodyError::Broken))) => (wall::Response::Status(400), false),
-        Some(Err(_)) | None => (wall::Response::Status(408), false),
+        Some(Ok(Err(BodyError::Broken))) => (Reply::Last(wall::Response::Status(400)), false),
+        Some(Err(_)) | None => (Reply::Last(wall::Response::Status(408)), false),
     }
 }
 
@@ -408,7 +409,19 @@ fn joined<'a>(headers: &'a HeaderMap) -> impl Fn(&'static str) -> Option<Cow<'a,
 }
 
 /// What a shard answered, as HTTP.
-fn polled(engine: &Engine, request: &HeaderMap, response: wall::Response) -> Answer {
+fn polled(engine: &Engine, request: &HeaderMap, reply: Reply) -> Answer {
+    match reply {
+        Reply::Live(response) => {
+            let mut answer = said(engine, request, response);
+            answer.extensions_mut().insert(SessionLives);
+            answer
+        }
+        Reply::Last(response) => said(engine, request, response),
+        Reply::Full => retry_later(StatusCode::SERVICE_UNAVAILABLE, "limits.connections\n"),
+    }
+}
+
+fn said(engine: &Engine, request: &HeaderMap, response: wall::Response) -> Answer {
     match response {
         wall::Response::Open { sid, body } => {
             let mut answer = polling_body(request, body);

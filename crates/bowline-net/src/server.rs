@@ -24,9 +24,9 @@ use crate::{
 
 /// A server whose addresses are bound.
 pub struct Server {
-    process: Arc<Process>,
+    pub(crate) process: Arc<Process>,
     listeners: Vec<Bound>,
-    hub: hub::Config,
+    pub(crate) hub: hub::Config,
 }
 
 /// One listening socket.
@@ -214,7 +214,10 @@ struct CloseOnDrop {
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.process.shards[usize::from(self.shard)].mailbox.close();
+        let shards = &self.process.shards;
+        for peer in shards[usize::from(self.shard)].mailbox.close() {
+            shards[usize::from(peer)].mailbox.wake();
+        }
     }
 }
 

@@ -12,23 +12,30 @@ use std::{
 };
 
 use bowline_proto::{
-    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Time, TransportId,
+    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Sid, Time, TransportId,
     engineio::SessionRequest,
     hub,
-    wall::{AckError, HandlerId, Lost, Origin, Response},
+    limit::LimitKey,
+    wall::{AckError, HandlerId, Lost, Origin, PostBody, Response},
     websocket::{self, DecodeConfig, Incoming, OpCode},
 };
 use tokio::sync::oneshot;
 
 use crate::{
     accept::Local,
+    admission::SessionCount,
     entropy::Entropy,
+    exchange::Reply,
     handler::{Ack, ConnectRequest, Context, Desk, SessionRef, SocketRef, Wish, token_shard},
     limit,
     mailbox::{Adoption, Entry, Message, ShardStats},
+    overdue::Overdue,
     process::Process,
     transport::{FlushOutcome, ReadOutcome, Ready, State, Transports},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// One thread's share of the server.
 pub(crate) struct Shard {
@@ -41,11 +48,18 @@ pub(crate) struct Shard {
     desk: Desk,
     transports: Transports,
     /// HTTP requests that wait for the hub's answer.
-    exchanges: HashMap<ExchangeId, oneshot::Sender<Response>, ExchangeHash>,
+    exchanges: HashMap<ExchangeId, Waiting, ExchangeHash>,
+    sessions: SessionCount,
     scratch: Vec<u8>,
     decode: DecodeConfig,
     ready: Vec<Ready>,
+    /// From connections and from other shards.
     inbox: VecDeque<Message>,
+    /// From other threads.
+    commands: VecDeque<Message>,
+    /// Messages of clients that came while other shards had too many, before those in `inbox`.
+    held: VecDeque<Message>,
+    overdue: Overdue,
     /// Shards that must take messages before this one reads more from its sockets.
     congested: Vec<u8>,
     /// Shards that waited for this one to take its messages.
@@ -53,6 +67,12 @@ pub(crate) struct Shard {
     /// The hub was told something since polls were last answered.
     fed: bool,
     drain: Option<Drain>,
+}
+
+/// A request that waits for its answer.
+struct Waiting {
+    reply: oneshot::Sender<Reply>,
+    session: Sid,
 }
 
 /// A stop under way.
@@ -81,6 +101,7 @@ impl Shard {
             index,
             now: process.clock.now(),
             hub: Hub::new(config, entropy.bytes()),
+            sessions: SessionCount::new(Arc::clone(&process)),
             process,
             local,
             desk: Desk::new(entropy),
@@ -90,6 +111,9 @@ impl Shard {
             decode: DecodeConfig { max_message_bytes, deflate: false },
             ready: Vec::new(),
             inbox: VecDeque::new(),
+            commands: VecDeque::new(),
+            held: VecDeque::new(),
+            overdue: Overdue::default(),
             congested: Vec::new(),
             waiting: Vec::new(),
             fed: false,
@@ -139,8 +163,21 @@ impl Shard {
 
     /// Whether nothing is to be done before something happens.
     fn is_idle(&self) -> bool {
-        let reads_wait = !self.congested.is_empty();
-        self.inbox.is_empty() && (reads_wait || !self.transports.has_more())
+        let more = !self.held.is_empty() || !self.commands.is_empty() || self.transports.has_more();
+        self.inbox.is_empty() && (self.is_congested() || !more)
+    }
+
+    /// Whether other shards must take messages before anything is handled that could make more.
+    fn is_congested(&self) -> bool {
+        !self.congested.is_empty()
+    }
+
+    /// Whether nothing is known to wait that could be a sign of life.
+    fn has_read_all(&self) -> bool {
+        self.inbox.is_empty()
+            && self.held.is_empty()
+            && !self.is_congested()
+            && !self.transports.has_unread()
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -148,10 +185,8 @@ impl Shard {
             let session = drain.schedule.last().map(|(at, _)| *at);
             session.or(drain.connections_until).unwrap_or(drain.sessions_until)
         });
-        [self.hub.poll_timeout().map(|(at, _)| at), self.transports.poll_timeout(), drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let hub = self.hub.poll_timeout().map(|(at, _)| self.overdue.next(self.now, at));
+        [hub, self.transports.poll_timeout(), drain].into_iter().flatten().min()
     }
 
     /// Ready when there may be something to do.
@@ -163,14 +198,13 @@ impl Shard {
     ) -> Poll<io::Result<()>> {
         let mut woken = false;
         let shards = &self.process.shards;
-        if self.inbox.is_empty() {
-            let outer_too = self.congested.is_empty();
-            woken |= shards[usize::from(self.index)].mailbox.poll_take(
-                cx,
-                &mut self.inbox,
-                outer_too,
-                &mut self.waiting,
-            );
+        // While others cannot take more, what threads want waits, but what shards say does not:
+        // two that waited for one another would wait for ever.
+        let congested = !self.congested.is_empty();
+        if self.inbox.is_empty() && (congested || self.commands.is_empty()) {
+            let outer = (!congested).then_some(&mut self.commands);
+            let mailbox = &shards[usize::from(self.index)].mailbox;
+            woken |= mailbox.poll_take(cx, &mut self.inbox, outer, &mut self.waiting);
             for peer in self.waiting.drain(..) {
                 shards[usize::from(peer)].mailbox.wake();
             }
@@ -197,13 +231,14 @@ impl Shard {
     fn turn(&mut self) -> io::Result<()> {
         self.turn_sockets()?;
         for _ in 0..limit::MESSAGES_PER_TURN {
-            let Some(message) = self.inbox.pop_front() else { break };
+            let Some(message) = self.next_message() else { break };
             self.on_message(message);
             if self.transports.is_full() {
                 self.end_turn();
             }
         }
-        if self.hub.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+        let due = self.hub.poll_timeout().map(|(at, _)| at);
+        if self.overdue.is_over(self.now, due, self.has_read_all()) {
             self.feed(Input::Timeout);
         }
         self.transports.handle_timeout(self.now);
@@ -212,27 +247,44 @@ impl Shard {
         Ok(())
     }
 
+    /// The next message that may be handled.
+    fn next_message(&mut self) -> Option<Message> {
+        if !self.is_congested()
+            && let Some(message) = self.held.pop_front()
+        {
+            return Some(message);
+        }
+        while let Some(message) = self.inbox.pop_front() {
+            if !self.is_congested() || !may_broadcast(&message) {
+                return Some(message);
+            }
+            self.held.push_back(message);
+        }
+        if self.is_congested() { None } else { self.commands.pop_front() }
+    }
+
     fn turn_sockets(&mut self) -> io::Result<()> {
         let mut ready = std::mem::take(&mut self.ready);
         self.transports.take_events(&mut ready)?;
         // Those left from the last turn come first, and only those: what is put back now waits
         // for the next.
-        let reads = self.congested.is_empty();
-        if reads {
-            for _ in 0..self.transports.unread.len() {
-                let Some(id) = self.transports.next_unread() else { break };
-                self.read(id);
+        for _ in 0..self.transports.unread.len() {
+            // Any read may have been the one that was too much for another shard.
+            if self.is_congested() {
+                break;
             }
+            let Some(id) = self.transports.next_unread() else { break };
+            self.read(id);
         }
         for Ready { id, readable, writable } in ready.drain(..) {
             if writable {
                 self.transports.unblock(id);
             }
             if readable {
-                if reads {
-                    self.read(id);
-                } else {
+                if self.is_congested() {
                     self.transports.read_later(id);
+                } else {
+                    self.read(id);
                 }
             }
         }
@@ -261,6 +313,17 @@ impl Shard {
             if !self.fed && !self.transports.has_touched() {
                 break;
             }
+        }
+        self.count_sessions();
+    }
+
+    fn count_sessions(&mut self) {
+        self.sessions.set(self.hub.session_count());
+        let waits_for_sessions =
+            self.drain.as_ref().is_some_and(|drain| drain.connections_until.is_none());
+        if waits_for_sessions && self.process.admission.sessions() == 0 {
+            // The next turn goes on with the end.
+            self.process.shards[usize::from(self.index)].mailbox.wake();
         }
     }
 
@@ -418,9 +481,12 @@ impl Shard {
                     }
                 }
                 Output::Respond { exchange, response } => {
-                    if let Some(reply) = self.exchanges.remove(&exchange) {
+                    if let Some(Waiting { reply, session }) = self.exchanges.remove(&exchange) {
+                        let lives =
+                            self.drain.is_none() || self.hub.session_transport(session).is_some();
+                        let kind = if lives { Reply::Live } else { Reply::Last };
                         // Nobody there: the request's own end says so with `Aborted`.
-                        let _ = reply.send(response);
+                        let _ = reply.send(kind(response));
                     }
                 }
                 Output::Close { transport, code } => {
@@ -537,12 +603,22 @@ impl Shard {
             }
             Message::Open { exchange, handshake, reply } => {
                 if self.drain.is_some() {
-                    let _ = reply.send(Response::Status(503));
+                    let _ = reply.send(Reply::Last(Response::Status(503)));
                     return;
                 }
-                self.exchanges.insert(exchange, reply);
+                // A message that was held may come after the word that its client is gone.
+                if reply.is_closed() {
+                    return;
+                }
+                if self.process.admission.is_full_of_sessions() {
+                    self.process.counters.on_limit(LimitKey::Connections);
+                    let _ = reply.send(Reply::Full);
+                    return;
+                }
                 let id = self.desk.entropy.sid(self.index);
+                self.exchanges.insert(exchange, Waiting { reply, session: id });
                 self.feed(Input::Open { id, origin: Origin::Polling(exchange), handshake });
+                self.count_sessions();
             }
             Message::Aborted(exchange) => {
                 self.exchanges.remove(&exchange);
@@ -588,14 +664,15 @@ impl Shard {
         &mut self,
         exchange: ExchangeId,
         session: SessionRequest,
-        reply: Option<oneshot::Sender<Response>>,
+        reply: Option<oneshot::Sender<Reply>>,
     ) -> bool {
-        let Some(reply) = reply else { return true };
+        // A request that has its answer is over, whatever was still on its way.
+        let Some(reply) = reply else { return self.exchanges.contains_key(&exchange) };
         if let Err(error) = session.verify(self.hub.session_transport(session.sid)) {
-            let _ = reply.send(Response::Refused(error));
+            let _ = reply.send(Reply::Last(Response::Refused(error)));
             return false;
         }
-        self.exchanges.insert(exchange, reply);
+        self.exchanges.insert(exchange, Waiting { reply, session: session.sid });
         true
     }
 
@@ -644,16 +721,20 @@ impl Shard {
             let Some((_, session)) = due else { break };
             self.feed(Input::Drain { session });
         }
-        let sessions = self.hub.session_count();
+        self.sessions.set(self.hub.session_count());
         let Some(drain) = &mut self.drain else { return };
+        // Connections here may carry the polls of sessions that live on other shards.
         if drain.connections_until.is_none()
             && drain.schedule.is_empty()
-            && (sessions == 0 || drain.sessions_until <= now)
+            && (self.process.admission.sessions() == 0 || drain.sessions_until <= now)
         {
             // Responses that were given just now are on their way; connections are told to end
             // when they have been written.
             drain.connections_until = Some(now + limit::DRAIN_TAIL);
             self.local.close_connections();
+            for port in &self.process.shards {
+                port.mailbox.wake();
+            }
         }
     }
 
@@ -662,6 +743,16 @@ impl Shard {
             return false;
         };
         until <= self.now || (self.transports.len() == 0 && self.local.connections() == 0)
+    }
+}
+
+/// Whether handlers may answer a message with broadcasts, any number of them. Its client waits for
+/// an answer anyway, so few of these can wait at a time.
+fn may_broadcast(message: &Message) -> bool {
+    match message {
+        Message::Post { body, .. } => matches!(body, PostBody::Whole { .. }),
+        Message::Open { .. } | Message::Adopt(_) => true,
+        _ => false,
     }
 }
 

@@ -47,48 +47,15 @@ impl AcceptError {
     }
 }
 
-/// A limit of the whole process that was hit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProcessLimit {
-    /// `limits.connections`
-    Connections,
-    /// `limits.connections-per-address`
-    ConnectionsPerAddress,
-    /// `limits.handshakes-per-second`
-    HandshakesPerSecond,
-    /// `limits.request-head`
-    RequestHead,
-}
-
-impl ProcessLimit {
-    /// Every limit, in declaration order.
-    pub const ALL: [Self; 4] = [
-        Self::Connections,
-        Self::ConnectionsPerAddress,
-        Self::HandshakesPerSecond,
-        Self::RequestHead,
-    ];
-
-    /// The key as operators write it, in `bowline_limit_hits_total{limit}`.
-    pub fn name(self) -> &'static str {
-        let key = match self {
-            Self::Connections => LimitKey::Connections,
-            Self::ConnectionsPerAddress => LimitKey::ConnectionsPerAddress,
-            Self::HandshakesPerSecond => LimitKey::HandshakesPerSecond,
-            Self::RequestHead => LimitKey::RequestHead,
-        };
-        key.name()
-    }
-}
-
 /// The counters of a process that its shards share. Rare things only: what happens for every
 /// message is counted by the shard alone.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     accepted: AtomicU64,
     accept_errors: [AtomicU64; AcceptError::ALL.len()],
-    limit_hits: [AtomicU64; ProcessLimit::ALL.len()],
+    limit_hits: [AtomicU64; LimitKey::ALL.len()],
     handler_panics: AtomicU64,
+    broadcasts: AtomicU64,
 }
 
 impl Counters {
@@ -100,12 +67,17 @@ impl Counters {
         self.accept_errors[kind as usize].fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn on_limit(&self, limit: ProcessLimit) {
+    pub(crate) fn on_limit(&self, limit: LimitKey) {
         self.limit_hits[limit as usize].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn on_handler_panic(&self) {
         self.handler_panics.fetch_add(1, Relaxed);
+    }
+
+    /// A broadcast that came from another thread: each hub was told its share alone.
+    pub(crate) fn on_broadcast(&self) {
+        self.broadcasts.fetch_add(1, Relaxed);
     }
 }
 
@@ -128,8 +100,9 @@ pub struct Stats {
     pub accepted: u64,
     /// Failed `accept` calls, by [`AcceptError`].
     pub accept_errors: [u64; AcceptError::ALL.len()],
-    /// Hits of process-wide limits, by [`ProcessLimit`].
-    pub limit_hits: [u64; ProcessLimit::ALL.len()],
+    /// Limits that were hit, by [`LimitKey`]: those of the process, and those of sessions, which
+    /// `hub` has too.
+    pub limit_hits: [u64; LimitKey::ALL.len()],
     /// Calls of a handler that panicked.
     pub handler_panics: u64,
     /// Bytes read from WebSockets.
@@ -159,16 +132,13 @@ impl Stats {
             stats.websocket_bytes_out += shard.bytes_out;
             add(&mut stats.hub, &shard.hub);
         }
+        each(&mut stats.limit_hits, &stats.hub.limit_hits);
+        stats.hub.events_out += counters.broadcasts.load(Relaxed);
         stats
     }
 }
 
 fn add(sum: &mut hub::Stats, part: &hub::Stats) {
-    fn each<const N: usize>(sum: &mut [u64; N], part: &[u64; N]) {
-        for (sum, part) in sum.iter_mut().zip(part) {
-            *sum += part;
-        }
-    }
     // Taken apart by name, so that a counter that is added to the hub cannot be forgotten here.
     let hub::Stats {
         opened_polling,
@@ -200,4 +170,10 @@ fn add(sum: &mut hub::Stats, part: &hub::Stats) {
     sum.slow_receivers += slow_receivers;
     each(&mut sum.limit_hits, limit_hits);
     each(&mut sum.wakeups, wakeups);
+}
+
+fn each<const N: usize>(sum: &mut [u64; N], part: &[u64; N]) {
+    for (sum, part) in sum.iter_mut().zip(part) {
+        *sum += part;
+    }
 }

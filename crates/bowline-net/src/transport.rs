@@ -241,7 +241,12 @@ impl Transports {
 
     /// Whether there is something to do without waiting.
     pub(crate) fn has_more(&self) -> bool {
-        self.more_events || !self.unread.is_empty() || !self.touched.is_empty()
+        self.has_unread() || self.has_touched()
+    }
+
+    /// Whether there may be something to read.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.more_events || !self.unread.is_empty()
     }
 
     /// Fetches the events that are there.

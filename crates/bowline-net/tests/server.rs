@@ -24,7 +24,7 @@ use std::{
 
 use bowline_net::{
     Ack, Broadcast, Builder, ConnectRequest, Context, DisconnectReason, Echo, Handle, Handler,
-    Limits, ProcessLimit, Relay, RunError, Server, SessionLimits, SocketRef, socketio::Args,
+    LimitKey, Limits, Relay, RunError, Server, SessionLimits, SocketRef, socketio::Args,
 };
 use bowline_proto::websocket::{
     CloseFrame, DecodeConfig, Decoder, Incoming, Message, OpCode, Role, deflate, encode,
@@ -281,9 +281,32 @@ fn over_the_connection_limit_one_is_told_to_come_later_and_health_answers() {
         waiting.stream().shutdown(Shutdown::Both).unwrap();
     }
     let stats = server.stats();
-    assert!(stats.limit_hits[ProcessLimit::Connections as usize] > 0);
+    assert!(stats.limit_hits[LimitKey::Connections as usize] > 0);
     drop(crowd);
     wait_for(|| server.http().get("/socket.io/?EIO=4&transport=polling").status == 200);
+}
+
+#[test]
+fn sessions_that_poll_are_bounded_though_they_hold_no_connection() {
+    let limits = Limits { connections: Some(4), ..Limits::default() };
+    let server = Running::start(echo().limits(limits).shards(2));
+    let open = "/socket.io/?EIO=4&transport=polling";
+    let mut http = server.http();
+    let sids = (0..4).map(|_| sid_of(http.get(open).text())).collect::<Vec<_>>();
+    for _ in 0..3 {
+        let refused = http.get(open);
+        assert_eq!((refused.status, refused.text()), (503, "limits.connections\n"));
+        assert_eq!(refused.header("retry-after"), Some("1"));
+    }
+    let stats = server.stats();
+    assert_eq!(stats.limit_hits[LimitKey::Connections as usize], 3);
+    assert_eq!(stats.sessions_polling, 4);
+    // A WebSocket has been counted as a connection.
+    let websocket = WebSocket::connect(&server);
+    assert_eq!(http.get(open).status, 503);
+    drop(websocket);
+    assert_eq!(http.post(&session_url(&sids[0]), "1").text(), "ok");
+    wait_for(|| http.get(open).status == 200);
 }
 
 #[test]
@@ -311,7 +334,7 @@ fn handshakes_have_a_rate() {
     assert_eq!(statuses[..3], [200, 200, 200]);
     assert!(statuses[3..].contains(&429), "{statuses:?}");
     let stats = server.stats();
-    assert!(stats.limit_hits[ProcessLimit::HandshakesPerSecond as usize] > 0);
+    assert!(stats.limit_hits[LimitKey::HandshakesPerSecond as usize] > 0);
 }
 
 #[test]
@@ -329,7 +352,7 @@ fn a_slow_head_is_cut_and_an_idle_connection_is_not() {
     assert_eq!(idle.get("/health/live").status, 200);
     idle.write("GET /");
     assert!(idle.comes_to_end());
-    assert_eq!(server.stats().limit_hits[ProcessLimit::RequestHead as usize], 3);
+    assert_eq!(server.stats().limit_hits[LimitKey::RequestHead as usize], 3);
 }
 
 #[test]
@@ -713,7 +736,7 @@ fn shards_share_the_load_and_relay_to_one_another() {
 #[test]
 fn a_handler_may_answer_later_from_another_thread() {
     let (send, requests) = mpsc::channel();
-    let server = Running::start(builder().namespace("/", Doorkeeper(Mutex::new(send))));
+    let server = Running::start(builder().shards(2).namespace("/", Doorkeeper(Mutex::new(send))));
     let handle = server.handle.clone();
     let mut clients = (0..3)
         .map(|_| {
@@ -735,8 +758,11 @@ fn a_handler_may_answer_later_from_another_thread() {
     assert!(accepted.hear().starts_with("40"));
     handle.join(socket, "room").unwrap();
     let event = Args::event("news", &[1]).unwrap();
+    let before = server.stats().hub.events_out;
     handle.broadcast(Broadcast::new("/", event).to("room")).unwrap();
     assert_eq!(accepted.hear(), r#"42["news",1]"#);
+    // However many shards there are, one event went out.
+    assert_eq!(server.stats().hub.events_out, before + 1);
 
     let (send, acks) = mpsc::channel();
     let ask = Args::event("ask", &["?"]).unwrap();
@@ -793,6 +819,58 @@ fn a_drain_closes_sessions_so_that_clients_come_back_and_ends() {
     assert!(idle.comes_to_end());
     stopping.join().unwrap().unwrap();
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn sessions_that_poll_keep_their_connection_until_it_is_their_turn_to_go() {
+    let server = Running::start(echo().shards(2).drain(Duration::from_secs(20)));
+    let mut clients = (0..20)
+        .map(|_| {
+            let url = session_url(&Polling::open(&server).sid);
+            let mut http = server.http();
+            assert_eq!(http.post(&url, "42[\"before\"]").text(), "ok");
+            (http, url)
+        })
+        .collect::<Vec<_>>();
+    // So many that the end is spread over two seconds.
+    let mut http = server.http();
+    for _ in 0..2_000 {
+        assert_eq!(http.get("/socket.io/?EIO=4&transport=polling").status, 200);
+    }
+    let handle = server.handle.clone();
+    let stopping = thread::spawn(move || server.stop());
+    wait_for(|| handle.is_draining());
+    let mut served = 0;
+    clients.retain_mut(|(http, url)| {
+        let answer = http.get(url);
+        let lives = answer.text() == "42[\"before\"]";
+        assert_eq!(answer.header("connection").is_none(), lives, "{answer:?}");
+        served += usize::from(lives);
+        lives
+    });
+    // At twenty different moments of two seconds; these requests took a few milliseconds.
+    assert!(served > 10, "{served}");
+    let mut echoed = 0;
+    for (http, url) in &mut clients {
+        loop {
+            let answer = http.post(url, "42[\"during\"]");
+            if answer.text() != "ok" {
+                assert_eq!(answer.text(), r#"{"code":1,"message":"Session ID unknown"}"#);
+                assert_eq!(answer.header("connection"), Some("close"));
+                break;
+            }
+            assert_eq!(answer.header("connection"), None);
+            let answer = http.get(url);
+            if answer.header("connection").is_some() {
+                break;
+            }
+            // With the last word behind it, there is no next poll.
+            assert_eq!(answer.text(), "42[\"during\"]");
+            echoed += 1;
+        }
+    }
+    assert!(echoed > 0);
+    stopping.join().unwrap().unwrap();
 }
 
 #[test]

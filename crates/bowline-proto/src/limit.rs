@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use bowline_names::LimitKey;
+
 use crate::wall::Handshake;
 
 /// How long a session that the server closed waits for the poll that tells its client. As long as
@@ -66,48 +68,6 @@ impl Default for Limits {
             pending_acks_per_session: 1_024,
             events_per_second: 10_000,
             queued_bytes_per_session: 4 * 1024 * 1024,
-        }
-    }
-}
-
-/// The limits of one session, by the key that stands in the configuration and in
-/// `bowline_limit_hits_total{limit}`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum LimitKey {
-    MaxPayload,
-    PacketsPerPayload,
-    Attachments,
-    NamespacesPerSession,
-    RoomsPerSession,
-    PendingAcksPerSession,
-    EventsPerSecond,
-    QueuedBytesPerSession,
-}
-
-impl LimitKey {
-    /// Every key, in declaration order.
-    pub const ALL: [Self; 8] = [
-        Self::MaxPayload,
-        Self::PacketsPerPayload,
-        Self::Attachments,
-        Self::NamespacesPerSession,
-        Self::RoomsPerSession,
-        Self::PendingAcksPerSession,
-        Self::EventsPerSecond,
-        Self::QueuedBytesPerSession,
-    ];
-
-    /// The key as operators write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MaxPayload => "max-payload",
-            Self::PacketsPerPayload => "packets-per-payload",
-            Self::Attachments => "attachments",
-            Self::NamespacesPerSession => "namespaces-per-session",
-            Self::RoomsPerSession => "rooms-per-session",
-            Self::PendingAcksPerSession => "pending-acks-per-session",
-            Self::EventsPerSecond => "events-per-second",
-            Self::QueuedBytesPerSession => "queued-bytes-per-session",
         }
     }
 }

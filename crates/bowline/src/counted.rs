@@ -1,8 +1,8 @@
 //! What a server has counted, under the names of the table.
 
 use bowline_names::Metric;
-use bowline_net::{AcceptError, DisconnectReason, ProcessLimit, Stats};
-use bowline_proto::{Timer, hub::UpgradeFailure, limit::LimitKey};
+use bowline_net::{AcceptError, DisconnectReason, LimitKey, Stats};
+use bowline_proto::{Timer, hub::UpgradeFailure};
 
 /// One value of one series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +44,7 @@ pub(crate) fn samples(stats: &Stats) -> Vec<Sample> {
     add(Metric::Bytes, &[("in", stats.websocket_bytes_in), ("out", stats.websocket_bytes_out)]);
     add(Metric::Events, &[("in", hub.events_in), ("out", hub.events_out)]);
     add(Metric::SlowReceivers, &[("", hub.slow_receivers)]);
-    add(Metric::LimitHits, &each(LimitKey::ALL.iter().map(|key| key.name()), &hub.limit_hits));
-    add(
-        Metric::LimitHits,
-        &each(ProcessLimit::ALL.iter().map(|limit| limit.name()), &stats.limit_hits),
-    );
+    add(Metric::LimitHits, &each(LimitKey::ALL.iter().map(|key| key.name()), &stats.limit_hits));
     add(
         Metric::AcceptErrors,
         &each(AcceptError::ALL.iter().map(|kind| kind.name()), &stats.accept_errors),

@@ -12,6 +12,7 @@ use bowline_names::{ErrorCode, Exit};
 use bowline_net::{
     BindError, Builder, Echo, Handle, Limits, Relay, RunError, Server, SessionLimits,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, sync::oneshot, time};
 
 use crate::{
@@ -41,6 +42,7 @@ pub(crate) fn run(overrides: Overrides) -> Result<Exit, Failure> {
         };
         Failure::new(code, error)
     })?;
+    raise_descriptor_limit();
     let server = builder(&config).bind().map_err(|error| cannot_bind(&config, &error))?;
 
     log::start(&config.log.level, config.log.format);
@@ -49,6 +51,16 @@ pub(crate) fn run(overrides: Overrides) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
     runtime.block_on(serve(&config, server))
+}
+
+/// Takes as many descriptors as the system allows without asking: the soft limit is often 1,024,
+/// for the sake of programs that use `select`, and `limits.connections` follows from it.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // If it is refused, the limit stays what it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 async fn serve(config: &Config, server: Server) -> Result<Exit, Failure> {

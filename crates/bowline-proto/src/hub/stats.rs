@@ -30,7 +30,7 @@ pub struct Stats {
     pub events_out: u64,
     /// Receivers that were cut because they could not take what was sent.
     pub slow_receivers: u64,
-    /// Limits that were crossed, by [`LimitKey`].
+    /// Limits that were crossed, by [`LimitKey`]; those of the process stay at zero.
     pub limit_hits: [u64; LimitKey::ALL.len()],
     /// Wake-ups that found something to do, by [`Timer`].
     pub wakeups: [u64; Timer::ALL.len()],
