@@ -22,7 +22,7 @@ crate::table! {
         on_hit: OnHit::TooLarge,
     }
     Connections {
-        help: "Open connections of the process.",
+        help: "Open connections of the process, and its sessions.",
         name: "connections",
         on_hit: OnHit::Unavailable,
     }

@@ -165,17 +165,13 @@ async fn accept(local: Local, listener: TcpListener, door: Door) {
             Err(error) => {
                 let kind = AcceptError::of(&error);
                 process.counters.on_accept_error(kind);
-                match kind {
-                    AcceptError::Emfile | AcceptError::Enfile => {
-                        tracing::warn!(%error, "no descriptor for a connection, accepting rests");
-                        tokio::time::sleep(limit::ACCEPT_PAUSE).await;
+                // Unknown errors may stay, as a lack of descriptors does: none may make this loop
+                // spin, or fill the log.
+                if kind != AcceptError::Aborted {
+                    if let Some(times) = process.counters.rests_to_tell(process.clock.now()) {
+                        tracing::warn!(%error, times, "cannot accept, accepting rests");
                     }
-                    AcceptError::Aborted => {}
-                    // Unknown errors may stay: they must not make this loop spin.
-                    AcceptError::Other => {
-                        tracing::warn!(%error, "accept failed");
-                        tokio::time::sleep(limit::ACCEPT_PAUSE).await;
-                    }
+                    tokio::time::sleep(limit::ACCEPT_PAUSE).await;
                 }
                 continue;
             }
@@ -186,7 +182,8 @@ async fn accept(local: Local, listener: TcpListener, door: Door) {
             continue;
         }
         let shard = process.choose_shard(here);
-        let permit = Permit::new(&process, shard, door, peer.ip());
+        // Closed at once: an address with more than its share must not keep the others out.
+        let Some(permit) = Permit::new(&process, shard, door, peer.ip()) else { continue };
         if shard == here {
             local.serve(stream, peer, door, permit);
         } else if let Ok(stream) = stream.into_std() {

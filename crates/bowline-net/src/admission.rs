@@ -128,6 +128,17 @@ impl Admission {
         self.handshakes.as_ref().is_none_or(|bucket| bucket.take(now))
     }
 
+    fn admit(&self, address: IpAddr) -> Standing {
+        if !seat(&self.connections, self.connections_max) {
+            return Standing::Full;
+        }
+        if !self.take_address(address) {
+            self.connections.fetch_sub(1, Relaxed);
+            return Standing::AddressFull;
+        }
+        Standing::Served
+    }
+
     fn take_address(&self, address: IpAddr) -> bool {
         let Some(by_address) = &self.by_address else { return true };
         let mut by_address = lock(by_address);
@@ -180,13 +191,24 @@ impl Drop for SessionCount {
     }
 }
 
+/// Takes one of `max` places. In one step, so that two shards cannot both take the last one.
+fn seat(taken: &AtomicUsize, max: usize) -> bool {
+    taken.fetch_update(Relaxed, Relaxed, |taken| (taken < max).then_some(taken + 1)).is_ok()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Permit {
-    /// Counts a connection in that `shard` is going to serve.
-    pub(crate) fn new(process: &Arc<Process>, shard: u8, door: Door, address: IpAddr) -> Self {
+    /// Counts a connection in that `shard` is going to serve. `None` if not even a refusal can be
+    /// served: as many as may be told no are being told already.
+    pub(crate) fn new(
+        process: &Arc<Process>,
+        shard: u8,
+        door: Door,
+        address: IpAddr,
+    ) -> Option<Self> {
         let admission = &process.admission;
         let address = address.to_canonical();
         let standing = match door {
@@ -194,32 +216,29 @@ impl Permit {
                 admission.admin.fetch_add(1, Relaxed);
                 Standing::Served
             }
-            Door::Public if admission.connections.load(Relaxed) >= admission.connections_max => {
-                process.counters.on_limit(LimitKey::Connections);
-                Standing::Full
-            }
-            Door::Public if !admission.take_address(address) => {
-                process.counters.on_limit(LimitKey::ConnectionsPerAddress);
-                Standing::AddressFull
-            }
-            Door::Public => {
-                admission.connections.fetch_add(1, Relaxed);
-                Standing::Served
-            }
+            Door::Public => admission.admit(address),
         };
-        if standing != Standing::Served {
-            admission.overflow.fetch_add(1, Relaxed);
+        let refused = match standing {
+            Standing::Served => None,
+            Standing::Full => Some(LimitKey::Connections),
+            Standing::AddressFull => Some(LimitKey::ConnectionsPerAddress),
+        };
+        if let Some(key) = refused {
+            process.counters.on_limit(key);
+            if !seat(&admission.overflow, limit::OVERFLOW_MAX) {
+                return None;
+            }
         }
         let counted =
             door == Door::Public && standing == Standing::Served && admission.by_address.is_some();
         process.shards[usize::from(shard)].connections.fetch_add(1, Relaxed);
-        Self {
+        Some(Self {
             process: Arc::clone(process),
             address: counted.then_some(address),
             shard,
             door,
             standing,
-        }
+        })
     }
 
     /// The connection goes on at another shard.

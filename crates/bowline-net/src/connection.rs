@@ -74,7 +74,13 @@ pub(crate) async fn serve(
     permit: Permit,
 ) {
     let process = local.process();
-    let watch = Watch::new(process.clock, process.clock.now() + process.limits.request_head);
+    let head_time = match permit.standing {
+        Standing::Served => process.limits.request_head,
+        Standing::Full | Standing::AddressFull => {
+            process.limits.request_head.min(limit::OVERFLOW_HEAD)
+        }
+    };
+    let watch = Watch::new(process.clock, process.clock.now() + head_time);
     let connection = Rc::new(Connection {
         local: local.clone(),
         peer,

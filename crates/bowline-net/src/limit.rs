@@ -40,12 +40,19 @@ pub(crate) const RESERVED_DESCRIPTORS: usize = 64;
 /// waits, one that hangs tries again.
 pub(crate) const OVERFLOW_MAX: usize = 16;
 
+/// How long such a connection has for the head of its request, if `limits.request-head` is not
+/// shorter: while it says nothing it keeps others from being told.
+pub(crate) const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
+
 /// Connections of the admin listeners at a time; they are not counted among the others.
 pub(crate) const ADMIN_MAX: usize = 24;
 
 /// How long accepting rests when the process or the system has no descriptor left. Trying at once
 /// again would spin: the connection stays in the queue and keeps the listener readable.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the log says at most that accepting rests.
+pub(crate) const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Connections that may wait for `accept`. The kernel cuts it to `net.core.somaxconn`.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;

@@ -54,9 +54,11 @@ pub(crate) async fn respond(connection: &Rc<Connection>, request: Request<Incomi
     let mut answer = route(connection, request).await;
     let goes_on = answer.status() == StatusCode::SWITCHING_PROTOCOLS
         || answer.extensions().get::<SessionLives>().is_some();
-    if process.is_draining() && !goes_on {
-        // The client's next request goes to whoever listens then. As long as its session lives it
-        // can come here only, and on a connection that is open already.
+    // In a drain the client's next request goes to whoever listens then. As long as its session
+    // lives it can come here only, and on a connection that is open already.
+    let leaves = process.is_draining() && !goes_on;
+    // A place for those who are refused is for one answer, even if that is the health.
+    if leaves || connection.standing != Standing::Served {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

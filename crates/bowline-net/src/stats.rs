@@ -6,9 +6,9 @@ use std::{
 };
 
 use bowline_names::LimitKey;
-use bowline_proto::hub;
+use bowline_proto::{Time, hub};
 
-use crate::{mailbox::ShardStats, process::Process};
+use crate::{limit, mailbox::ShardStats, process::Process};
 
 /// Why `accept` failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,10 @@ pub(crate) struct Counters {
     limit_hits: [AtomicU64; LimitKey::ALL.len()],
     handler_panics: AtomicU64,
     broadcasts: AtomicU64,
+    /// Times that accepting rested since the log last said so, and when it may say so again, in
+    /// microseconds.
+    rests: AtomicU64,
+    rests_told_until: AtomicU64,
 }
 
 impl Counters {
@@ -65,6 +69,17 @@ impl Counters {
 
     pub(crate) fn on_accept_error(&self, kind: AcceptError) {
         self.accept_errors[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a rest in accepting. How many there were since the last time if the log shall say so
+    /// now: the first at once, those after it once a minute.
+    pub(crate) fn rests_to_tell(&self, now: Time) -> Option<u64> {
+        self.rests.fetch_add(1, Relaxed);
+        let until = self.rests_told_until.load(Relaxed);
+        let next = (now + limit::ACCEPT_LOG_PAUSE).as_micros();
+        let told = now.as_micros() < until
+            || self.rests_told_until.compare_exchange(until, next, Relaxed, Relaxed).is_err();
+        if told { None } else { Some(self.rests.swap(0, Relaxed)) }
     }
 
     pub(crate) fn on_limit(&self, limit: LimitKey) {

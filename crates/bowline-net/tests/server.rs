@@ -11,7 +11,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     process::{Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -30,6 +30,7 @@ use bowline_proto::websocket::{
     CloseFrame, DecodeConfig, Decoder, Incoming, Message, OpCode, Role, deflate, encode,
 };
 use bytes::Bytes;
+use socket2::{Domain, Socket, Type};
 use tokio::sync::oneshot;
 
 // HTTP.
@@ -322,6 +323,35 @@ fn one_address_has_its_share_and_websockets_count() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     drop(websocket);
     wait_for(|| server.http().get("/socket.io/?EIO=4&transport=polling").status == 200);
+}
+
+#[test]
+fn an_address_with_more_than_its_share_keeps_nobody_else_out() {
+    let limits =
+        Limits { connections: Some(100), connections_per_address: Some(2), ..Limits::default() };
+    let server = Running::start(echo().limits(limits));
+    let greedy = (0..200).map(|_| connect(server.address)).collect::<Vec<_>>();
+    let mut other = Http::connect_from([127, 0, 0, 2].into(), server.address);
+    assert_eq!(other.get("/socket.io/?EIO=4&transport=polling").status, 200);
+    wait_for(|| server.stats().accepted == 201);
+    let stats = server.stats();
+    // Sixteen may wait to be told; the others were closed at once.
+    assert!(stats.connections_refused <= 16, "{}", stats.connections_refused);
+    assert!(stats.limit_hits[LimitKey::ConnectionsPerAddress as usize] >= 190);
+    drop(greedy);
+}
+
+#[test]
+fn a_refused_connection_gets_one_answer_whatever_it_asks() {
+    let limits = Limits { connections: Some(1), ..Limits::default() };
+    let server = Running::start(echo().limits(limits));
+    let websocket = WebSocket::connect(&server);
+    for _ in 0..40 {
+        let health = server.http().get("/health/live");
+        assert_eq!((health.status, health.header("connection")), (200, Some("close")));
+        assert_eq!(server.http().get("/socket.io/?EIO=4&transport=polling").status, 503);
+    }
+    drop(websocket);
 }
 
 #[test]
@@ -1040,6 +1070,15 @@ struct Http(BufReader<TcpStream>);
 impl Http {
     fn connect(address: SocketAddr) -> Self {
         Self(BufReader::new(connect(address)))
+    }
+
+    fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self(BufReader::new(stream))
     }
 
     fn stream(&mut self) -> &mut TcpStream {

@@ -250,7 +250,7 @@ impl Driven {
             let far = TcpStream::connect(address).unwrap();
             let (near, peer) = self.listener.accept().unwrap();
             near.set_nonblocking(true).unwrap();
-            let permit = Permit::new(&self.server.process, 0, Door::Public, peer.ip());
+            let permit = Permit::new(&self.server.process, 0, Door::Public, peer.ip()).unwrap();
             self.shard.adopt(Adoption {
                 stream: near,
                 head: Bytes::new(),

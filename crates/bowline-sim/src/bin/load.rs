@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bowline_sim::clock::now;
 use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
@@ -616,11 +617,6 @@ fn cpu(pid: &str) -> io::Result<Duration> {
         nanoseconds += ran.ok_or_else(|| io::Error::other("unreadable schedstat"))?;
     }
     Ok(Duration::from_nanos(nanoseconds))
-}
-
-#[expect(clippy::disallowed_methods, reason = "the one place where this tool reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn micros(duration: Duration) -> f64 {
