@@ -20,6 +20,8 @@
 //! [`engineio`]; events and acks in [`socketio`]; one Engine.IO session in [`session`]; rooms,
 //! fan-out and acks in [`hub`]; the other end of all of it in [`client`].
 
+#![warn(missing_docs)]
+
 pub mod client;
 pub mod engineio;
 pub mod hub;

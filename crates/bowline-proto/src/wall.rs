@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// What happened outside. The shell hands these to [`Hub::handle_input`](crate::Hub::handle_input).
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug)]
 pub enum Input {
     /// A client opens a session: a polling GET without `sid`, or a WebSocket without one.
@@ -55,6 +56,7 @@ pub enum Input {
 }
 
 /// How much of a POST is there.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PostBody {
     /// The head is read, the body is still to come.
@@ -76,6 +78,7 @@ pub enum Origin {
     Polling(ExchangeId),
     /// By a WebSocket whose handshake is done.
     WebSocket {
+        /// Its number.
         transport: TransportId,
         /// Whether permessage-deflate was negotiated.
         deflate: bool,
@@ -112,6 +115,7 @@ pub struct Handshake {
 }
 
 /// What is to be done outside.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug)]
 pub enum Output {
     /// Append `frame` (a whole encoded WebSocket frame) to the buffer of each receiver.
@@ -133,6 +137,7 @@ pub enum Output {
 pub type HandlerId = u16;
 
 /// The answer to one HTTP request of the engine path.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
     /// 200 with the open packet; the one response that may carry the cookie.
@@ -160,6 +165,7 @@ pub enum PollBody {
 }
 
 /// What a handler hears.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A client asks to join a namespace. Nothing else is said of `socket` until a
@@ -198,6 +204,7 @@ pub enum AckError {
 }
 
 /// What a handler wants done. Commands to sockets and sessions that have gone do nothing.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone)]
 pub enum Command {
     /// Lets a socket into its namespace under the Socket.IO sid `id`, fresh from the shell.
@@ -234,12 +241,14 @@ pub struct AckRequest {
 /// An event for many sockets of one namespace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Broadcast {
+    /// Its name, `/` for the root.
     pub namespace: ByteString,
     /// The rooms whose members receive it, each member once; empty means the whole namespace. A
     /// Socket.IO sid is the name of its socket's own room.
     pub rooms: Vec<ByteString>,
     /// The rooms whose members do not.
     pub except: Vec<ByteString>,
+    /// The name of the event and its arguments.
     pub args: Args,
     /// Whether it may be dropped for receivers that cannot take it at once.
     pub volatile: bool,

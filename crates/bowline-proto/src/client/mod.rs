@@ -50,6 +50,7 @@ use namespaces::Namespaces;
 pub struct RequestId(pub u64);
 
 /// What happened outside, or what somebody wants done.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug)]
 pub enum Input {
     /// Begin. Everything below may be said before; it waits.
@@ -87,6 +88,7 @@ pub enum Input {
 }
 
 /// How an HTTP request ended.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
     /// With a response and its whole body. The shell bounds what it reads.
@@ -101,6 +103,7 @@ pub enum Response {
 }
 
 /// What is to be done outside.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Send an HTTP request.
@@ -144,6 +147,7 @@ impl HttpRequest {
 }
 
 /// What the application hears.
+#[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The session is open: [`Client::handshake`] and [`Client::phase`] tell more.
@@ -210,7 +214,10 @@ pub enum CloseReason {
     /// By [`Input::Close`].
     Requested,
     /// The server refused the handshake with this status.
-    Refused { status: u16 },
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
     /// The session did not open within [`Config::open_timeout`].
     OpenTimeout,
     /// The server closed.

@@ -64,7 +64,9 @@ impl Default for Config {
 /// A namespace, or a family of them, and who handles it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceRule {
+    /// The names it is for.
     pub pattern: NamespacePattern,
+    /// Who handles them.
     pub handler: HandlerId,
 }
 
