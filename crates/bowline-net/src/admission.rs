@@ -201,8 +201,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Permit {
-    /// Counts a connection in that `shard` is going to serve. `None` if not even a refusal can be
-    /// served: as many as may be told no are being told already.
+    /// Counts a connection in that `shard` is going to serve. `None` if its address has more than
+    /// its share and as many as may be told so are being told already.
     pub(crate) fn new(
         process: &Arc<Process>,
         shard: u8,
@@ -218,15 +218,18 @@ impl Permit {
             }
             Door::Public => admission.admit(address),
         };
-        let refused = match standing {
-            Standing::Served => None,
-            Standing::Full => Some(LimitKey::Connections),
-            Standing::AddressFull => Some(LimitKey::ConnectionsPerAddress),
-        };
-        if let Some(key) = refused {
-            process.counters.on_limit(key);
-            if !seat(&admission.overflow, limit::OVERFLOW_MAX) {
-                return None;
+        match standing {
+            Standing::Served => {}
+            // Accepting pauses at that point; what two shards accept in the same moment is told.
+            Standing::Full => {
+                process.counters.on_limit(LimitKey::Connections);
+                admission.overflow.fetch_add(1, Relaxed);
+            }
+            Standing::AddressFull => {
+                process.counters.on_limit(LimitKey::ConnectionsPerAddress);
+                if !seat(&admission.overflow, limit::OVERFLOW_MAX) {
+                    return None;
+                }
             }
         }
         let counted =

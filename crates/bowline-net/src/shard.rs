@@ -15,6 +15,7 @@ use bowline_proto::{
     Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Sid, Time, TransportId,
     engineio::SessionRequest,
     hub,
+    id::NumberHash,
     limit::LimitKey,
     wall::{AckError, HandlerId, Lost, Origin, PostBody, Response},
     websocket::{self, DecodeConfig, Incoming, OpCode},
@@ -48,7 +49,7 @@ pub(crate) struct Shard {
     desk: Desk,
     transports: Transports,
     /// HTTP requests that wait for the hub's answer.
-    exchanges: HashMap<ExchangeId, Waiting, ExchangeHash>,
+    exchanges: HashMap<ExchangeId, Waiting, NumberHash>,
     sessions: SessionCount,
     scratch: Vec<u8>,
     decode: DecodeConfig,
@@ -753,36 +754,5 @@ fn may_broadcast(message: &Message) -> bool {
         Message::Post { body, .. } => matches!(body, PostBody::Whole { .. }),
         Message::Open { .. } | Message::Adopt(_) => true,
         _ => false,
-    }
-}
-
-/// Hashes the numbers that shards give their exchanges; no peer has a say in them.
-#[derive(Debug, Clone, Copy, Default)]
-struct ExchangeHash;
-
-impl std::hash::BuildHasher for ExchangeHash {
-    type Hasher = ExchangeHasher;
-
-    fn build_hasher(&self) -> ExchangeHasher {
-        ExchangeHasher(0)
-    }
-}
-
-struct ExchangeHasher(u64);
-
-impl std::hash::Hasher for ExchangeHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // A product with a large odd number spreads neighbours; the table looks at both ends.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

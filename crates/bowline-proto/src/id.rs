@@ -1,6 +1,10 @@
 //! The names of sessions, sockets, transports and requests.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher},
+    str::FromStr,
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -88,4 +92,38 @@ slotmap::new_key_type! {
     /// A socket (one session's place in one namespace) within its hub: slot and generation. A key
     /// of a socket that has gone finds nothing.
     pub struct SocketKey;
+}
+
+/// Hashes [`TransportId`]s and [`ExchangeId`]s, which no peer chooses: fast, and without a key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NumberHash;
+
+impl BuildHasher for NumberHash {
+    type Hasher = NumberHasher;
+
+    fn build_hasher(&self) -> NumberHasher {
+        NumberHasher(0)
+    }
+}
+
+/// The hasher of [`NumberHash`].
+#[derive(Debug)]
+pub struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing: the golden ratio spreads neighbours over the high bits, and the
+        // rotation brings them down to where the table looks.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
 }

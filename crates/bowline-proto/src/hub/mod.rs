@@ -26,6 +26,7 @@ pub use stats::{Stats, UpgradeFailure};
 use crate::{
     Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
     engineio::{TransportName, Version},
+    id::NumberHash,
     session::Session,
     timer::TimerQueue,
     wall::{DisconnectReason, PostBody},
@@ -223,36 +224,3 @@ impl Hub {
 const GOING_AWAY: u16 = 1001;
 /// The close code for a peer that broke a rule of ours (RFC 6455 section 7.4.1).
 const POLICY: u16 = 1008;
-
-/// Hashes the numbers the shell gave its transports and requests. They are not a peer's to choose.
-#[derive(Debug, Clone, Default)]
-struct NumberHash;
-
-impl std::hash::BuildHasher for NumberHash {
-    type Hasher = NumberHasher;
-
-    fn build_hasher(&self) -> NumberHasher {
-        NumberHasher(0)
-    }
-}
-
-#[derive(Debug)]
-struct NumberHasher(u64);
-
-impl std::hash::Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Fibonacci hashing: the golden ratio spreads neighbours over the high bits, and the
-        // rotation brings them down to where the table looks.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
-    }
-}

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bowline_names::EnvVar;
+use bowline_net::SessionLimits;
 
 use super::{Mistake, Place, Written};
 
@@ -180,18 +181,19 @@ impl Default for Engine {
 
 impl Default for Limits {
     fn default() -> Self {
+        let (process, session) = (bowline_net::Limits::default(), SessionLimits::default());
         Self {
             connections: Allowance::Auto,
             connections_per_address: Allowance::Auto,
-            handshakes_per_second: 10_000,
-            request_head: Duration::from_secs(5),
-            packets_per_payload: 16_384,
-            attachments: 10,
-            namespaces_per_session: 64,
-            rooms_per_session: 10_000,
-            pending_acks_per_session: 1_024,
-            events_per_second: 10_000,
-            queued_bytes_per_session: 4 << 20,
+            handshakes_per_second: process.handshakes_per_second,
+            request_head: process.request_head,
+            packets_per_payload: session.packets_per_payload,
+            attachments: session.attachments,
+            namespaces_per_session: session.namespaces_per_session,
+            rooms_per_session: session.rooms_per_session,
+            pending_acks_per_session: session.pending_acks_per_session,
+            events_per_second: session.events_per_second,
+            queued_bytes_per_session: session.queued_bytes_per_session,
         }
     }
 }
