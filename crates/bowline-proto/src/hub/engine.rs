@@ -249,16 +249,12 @@ impl Hub {
         let deadline = now + self.config.upgrade_timeout;
         let key = self.by_sid.get(&id).copied();
         let session = key.and_then(|key| self.sessions.get_mut(key));
+        let session = session.and_then(|session| session.step(Step::Attach).then_some(session));
         let (Some(key), Some(session)) = (key, session) else {
             self.stats.on_upgrade_failed(UpgradeFailure::NotUpgradable);
             self.close_websocket(transport, None);
             return;
         };
-        if !session.step(Step::Attach) {
-            self.stats.on_upgrade_failed(UpgradeFailure::NotUpgradable);
-            self.close_websocket(transport, None);
-            return;
-        }
         if let Some(polling) = session.polling.as_deref_mut() {
             polling.probe = Some(Probe { transport, deflate, deadline });
         }
@@ -284,9 +280,7 @@ impl Hub {
                 self.stats.packets_in += 1;
                 self.stats.packets_out += 1;
                 self.send_one(transport, frame);
-                if session_polls(&self.sessions, key) {
-                    self.list_poll(key);
-                }
+                self.list_poll(key);
             }
             Ok(packet) if packet.kind == PacketKind::Upgrade => {
                 self.stats.packets_in += 1;
@@ -770,8 +764,3 @@ impl Farewell {
 /// What a queued packet costs beyond its text, as far as limits are concerned: without it, empty
 /// packets would be free.
 pub(super) const PACKET_OVERHEAD_BYTES: usize = 64;
-
-fn session_polls(sessions: &slotmap::SlotMap<SessionKey, Session>, key: SessionKey) -> bool {
-    let polling = sessions.get(key).and_then(|session| session.polling.as_deref());
-    polling.is_some_and(|polling| polling.get.is_some())
-}

@@ -95,6 +95,17 @@ struct Census {
     websocket: [[usize; 2]; 2],
 }
 
+impl Census {
+    /// Whether a WebSocket of this kind serves a session; `None` is either kind.
+    fn has_websocket(&self, eio3: Option<bool>, deflate: Option<bool>) -> bool {
+        let fits =
+            |wanted: Option<bool>, index: usize| wanted.is_none_or(|w| usize::from(w) == index);
+        self.websocket.iter().enumerate().filter(|(e, _)| fits(eio3, *e)).any(|(_, counts)| {
+            counts.iter().enumerate().any(|(d, count)| fits(deflate, d) && *count > 0)
+        })
+    }
+}
+
 impl Hub {
     /// Makes the hub of one shard. `hash_key` comes from the shell's CSPRNG: names that clients
     /// choose are hashed with it.

@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{Hub, Socket};
+use super::{
+    Hub, Receivers, Socket,
+    engine::PACKET_OVERHEAD_BYTES,
+    namespace::{Leg, NamespaceKey, PendingAck},
+};
 use crate::{
     Output, SessionKey, Sid, SocketKey, Time, Timer,
     engineio::{Packet, PacketKind, Version},
@@ -15,10 +19,6 @@ use crate::{
     wall::{AckError, AckRequest, Broadcast, DisconnectReason, Event, HandlerId},
     websocket::{self, Message, OpCode},
 };
-
-use super::Receivers;
-use super::engine::PACKET_OVERHEAD_BYTES;
-use super::namespace::{Leg, NamespaceKey, PendingAck};
 
 impl Hub {
     /// One Engine.IO message of a session that speaks Socket.IO.
@@ -395,29 +395,17 @@ impl Hub {
                 self.cut_slow(key);
             }
         }
-        let census = self.census.websocket;
-        let split_eio3 = !args.attachments.is_empty();
-        let split_deflate = head.len() + args.json.len() >= DEFLATE_FROM_BYTES;
-        for eio3 in [false, true] {
-            for deflate in [false, true] {
-                let merged = (eio3 && !split_eio3) || (deflate && !split_deflate);
-                let served = |e: usize, d: usize| census[e][d] > 0;
-                let (e, d) = (usize::from(eio3), usize::from(deflate));
-                let wanted = match (split_eio3, split_deflate) {
-                    (true, true) => served(e, d),
-                    (true, false) => served(e, 0) || served(e, 1),
-                    (false, true) => served(0, d) || served(1, d),
-                    (false, false) => census.iter().flatten().any(|count| *count > 0),
-                };
-                if merged || !wanted {
+        // A kind of leg is told apart only where the encoding depends on it.
+        let kinds = |split: bool| if split { &[Some(false), Some(true)][..] } else { &[None] };
+        let long = head.len() + args.json.len() >= DEFLATE_FROM_BYTES;
+        for eio3 in kinds(!args.attachments.is_empty()).iter().copied() {
+            for deflate in kinds(long).iter().copied() {
+                if !self.census.has_websocket(eio3, deflate) {
                     continue;
                 }
-                let leg = Leg::WebSocket {
-                    eio3: split_eio3.then_some(eio3),
-                    deflate: split_deflate.then_some(deflate),
-                };
+                let leg = Leg::WebSocket { eio3, deflate };
                 let receivers = Receivers::Many(self.walk(broadcast, namespace, leg));
-                let frame = frames(&head, args, eio3, deflate);
+                let frame = frames(&head, args, eio3 == Some(true), deflate == Some(true));
                 self.outputs.push_back(Output::Send { receivers, frame });
             }
         }
