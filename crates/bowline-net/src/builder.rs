@@ -15,6 +15,7 @@ use bowline_proto::{
 use bytes::Bytes;
 
 use crate::{
+    admin::AdminService,
     admission::{Admission, Door},
     clock::Clock,
     handler::{EngineHandler, Handler},
@@ -29,6 +30,8 @@ use crate::{
 pub struct Builder {
     listen: Vec<SocketAddr>,
     admin_listen: Vec<SocketAddr>,
+    adopted: Vec<(Door, TcpListener)>,
+    admin_service: Option<Arc<dyn AdminService>>,
     shards: Option<usize>,
     hub: hub::Config,
     engine: Engine,
@@ -59,6 +62,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Limits,
     pub(crate) drain: Duration,
     pub(crate) page: Option<Bytes>,
+    pub(crate) admin_service: Option<Arc<dyn AdminService>>,
     pub(crate) handlers: Handlers,
 }
 
@@ -74,6 +78,8 @@ pub enum BindError {
         /// Why: often that another process has it.
         source: io::Error,
     },
+    /// A socket that was handed over does not listen.
+    Adopt(io::Error),
 }
 
 impl fmt::Display for BindError {
@@ -81,6 +87,7 @@ impl fmt::Display for BindError {
         match self {
             Self::Invalid(why) => f.write_str(why),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Adopt(source) => write!(f, "a socket that was handed over is unusable: {source}"),
         }
     }
 }
@@ -89,7 +96,7 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Invalid(_) => None,
-            Self::Listen { source, .. } => Some(source),
+            Self::Listen { source, .. } | Self::Adopt(source) => Some(source),
         }
     }
 }
@@ -99,6 +106,8 @@ impl Builder {
         Self {
             listen: Vec::new(),
             admin_listen: Vec::new(),
+            adopted: Vec::new(),
+            admin_service: None,
             shards: None,
             hub: hub::Config::default(),
             engine: Engine {
@@ -126,9 +135,29 @@ impl Builder {
         self
     }
 
-    /// Listens on an address for operators; it answers `/health/live` and nothing else yet.
+    /// Listens on an address for operators; it answers `/health/*`, and what an
+    /// [`admin_service`](Self::admin_service) answers.
     pub fn admin_listen(mut self, address: SocketAddr) -> Self {
         self.admin_listen.push(address);
+        self
+    }
+
+    /// Serves clients on a socket that listens already, such as one that was inherited from the
+    /// process that started this one.
+    pub fn adopt(mut self, listener: TcpListener) -> Self {
+        self.adopted.push((Door::Public, listener));
+        self
+    }
+
+    /// The same for operators.
+    pub fn adopt_admin(mut self, listener: TcpListener) -> Self {
+        self.adopted.push((Door::Admin, listener));
+        self
+    }
+
+    /// What answers operators' requests beside `/health/*`. Default none: 404.
+    pub fn admin_service(mut self, service: impl AdminService) -> Self {
+        self.admin_service = Some(Arc::new(service));
         self
     }
 
@@ -289,6 +318,12 @@ impl Builder {
         let per_address = self.limits.connections_per_address.unwrap_or(connections);
         let admission = Admission::new(connections, per_address, self.limits.handshakes_per_second);
         let mut listeners = Vec::new();
+        for (door, listener) in self.adopted {
+            let bound = listener
+                .set_nonblocking(true)
+                .and_then(|()| Ok(Bound { door, address: listener.local_addr()?, listener }));
+            listeners.push(bound.map_err(BindError::Adopt)?);
+        }
         let doors = self.listen.iter().map(|address| (Door::Public, *address));
         let doors = doors.chain(self.admin_listen.iter().map(|address| (Door::Admin, *address)));
         for (door, address) in doors {
@@ -316,6 +351,7 @@ impl Builder {
             limits: self.limits,
             drain: self.drain,
             page: self.page,
+            admin_service: self.admin_service,
             handlers: Handlers { namespaces: self.namespaces, engine: self.engine_handler },
         };
         let process = Arc::new(Process::new(parts, shards, admission, Clock::start()));
@@ -327,7 +363,8 @@ impl Builder {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let shards = self.shards.unwrap_or_else(|| cores().min(limit::SHARDS_MAX));
         let engine = &self.engine;
-        let wrong = if self.listen.is_empty() {
+        let public = |(door, _): &(Door, TcpListener)| *door == Door::Public;
+        let wrong = if self.listen.is_empty() && !self.adopted.iter().any(public) {
             "there is no address to listen on"
         } else if !(1..=limit::SHARDS_MAX).contains(&shards) {
             "server.shards must be 1 to 255"

@@ -35,6 +35,7 @@
 //! `mailbox`. `handler` is where the application's code is called.
 
 mod accept;
+mod admin;
 mod admission;
 mod builder;
 mod clock;
@@ -64,6 +65,7 @@ pub use bowline_proto::{
     websocket::Message,
 };
 
+pub use admin::{AdminAnswer, AdminService};
 pub use builder::{BindError, Builder};
 pub use echo::Echo;
 pub use handler::{

@@ -47,6 +47,9 @@ pub(crate) const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 /// Connections of the admin listeners at a time; they are not counted among the others.
 pub(crate) const ADMIN_MAX: usize = 24;
 
+/// Bytes of the body of an admin request.
+pub(crate) const ADMIN_BODY_BYTES: usize = 1024 * 1024;
+
 /// How long accepting rests when the process or the system has no descriptor left. Trying at once
 /// again would spin: the connection stays in the queue and keeps the listener readable.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

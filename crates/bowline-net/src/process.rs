@@ -8,6 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 
 use crate::{
+    admin::AdminService,
     admission::Admission,
     builder::Engine,
     clock::Clock,
@@ -26,6 +27,7 @@ pub(crate) struct Process {
     pub(crate) drain: std::time::Duration,
     /// What stands at `/` of the public listeners.
     pub(crate) page: Option<Bytes>,
+    pub(crate) admin_service: Option<Arc<dyn AdminService>>,
     pub(crate) handlers: Handlers,
     pub(crate) shards: Vec<Port>,
     pub(crate) admission: Admission,
@@ -60,6 +62,7 @@ impl Process {
             limits: builder.limits,
             drain: builder.drain,
             page: builder.page,
+            admin_service: builder.admin_service,
             handlers: builder.handlers,
             shards: (0..shards).map(|_| Port::default()).collect(),
             admission,

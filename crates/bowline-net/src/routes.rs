@@ -78,7 +78,7 @@ async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
         }
     }
     if connection.door == Door::Admin {
-        return plain(StatusCode::NOT_FOUND, "not found\n");
+        return admin(connection, request).await;
     }
     if path.starts_with(&*process.engine.path) {
         return engine(connection, request).await;
@@ -87,6 +87,28 @@ async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
         ("/", Some(page)) => of_kind("text/html; charset=utf-8", page.clone()),
         _ => plain(StatusCode::NOT_FOUND, "not found\n"),
     }
+}
+
+/// Hands an operator's request to the application.
+async fn admin(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
+    let Some(service) = &connection.local.process().admin_service else {
+        return plain(StatusCode::NOT_FOUND, "not found\n");
+    };
+    let (head, body) = request.into_parts();
+    let read = tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, limit::ADMIN_BODY_BYTES));
+    let body = match read.await {
+        Ok(Ok(body)) => body,
+        Ok(Err(BodyError::Broken)) => return plain(StatusCode::BAD_REQUEST, "broken body\n"),
+        Ok(Err(BodyError::TooBig)) => {
+            connection.unread_body.set(true);
+            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 1 MiB\n");
+        }
+        Err(_) => {
+            connection.unread_body.set(true);
+            return plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n");
+        }
+    };
+    service.call(connection.peer, Request::from_parts(head, body)).await.map(Full::new)
 }
 
 /// Answers a request to the engine path.

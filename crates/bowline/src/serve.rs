@@ -144,7 +144,7 @@ impl ProgressLine {
 }
 
 fn builder(config: &Config) -> Builder {
-    let Config { server, admin, engine, limits, namespaces, log: _ } = config;
+    let Config { server, admin, engine, limits, namespaces, health: _, alerts: _, log: _ } = config;
     let mut builder = Server::builder()
         .admin_listen(admin.listen)
         .drain(server.drain)

@@ -9,6 +9,7 @@ use std::{
 
 use bowline_names::EnvVar;
 use bowline_net::SessionLimits;
+use ipnet::IpNet;
 
 use super::{Mistake, Place, Written};
 
@@ -17,9 +18,11 @@ use super::{Mistake, Place, Written};
 pub(crate) struct Config {
     pub(crate) server: Server,
     pub(crate) admin: Admin,
+    pub(crate) health: Health,
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
     pub(crate) namespaces: Namespaces,
+    pub(crate) alerts: Alerts,
     pub(crate) log: Log,
 }
 
@@ -28,13 +31,48 @@ pub(crate) struct Config {
 pub(crate) struct Server {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) shards: Shards,
+    /// Where the server keeps its record, its control socket and its logs; `None` is where the
+    /// system keeps such things for this user.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Proxies whose word on a client's address is taken.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Whether public connections begin with a PROXY protocol header.
+    pub(crate) proxy_protocol: bool,
     pub(crate) drain: Duration,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// `[server.tls]`: PEM files, watched while the server runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub(crate) cert_file: PathBuf,
+    pub(crate) key_file: PathBuf,
 }
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Admin {
     pub(crate) listen: SocketAddr,
+    /// A file with the token that the admin listener asks for; needed off loopback.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// `[health]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Health {
+    /// Where clients reach this server through whatever stands in front of it, as an origin.
+    pub(crate) public_url: Option<String>,
+}
+
+/// `[alerts]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Alerts {
+    /// Rules that change or add to the built-in ones.
+    pub(crate) rules_file: Option<PathBuf>,
+    /// An Alertmanager (API v2), as an origin with an optional path prefix.
+    pub(crate) alertmanager_url: Option<String>,
+    /// A URL that is sent each change as JSON.
+    pub(crate) webhook_url: Option<String>,
 }
 
 /// `[engine]`
@@ -151,13 +189,21 @@ pub(crate) struct Overrides {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: vec![loopback(8000)], shards: Shards::Auto, drain: Duration::from_secs(30) }
+        Self {
+            listen: vec![loopback(8000)],
+            shards: Shards::Auto,
+            state_dir: None,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            drain: Duration::from_secs(30),
+            tls: None,
+        }
     }
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(8001) }
+        Self { listen: loopback(8001), token_file: None }
     }
 }
 
@@ -222,8 +268,12 @@ impl Config {
                     .unwrap_or(default.server.listen),
                 shards: over.shards.or(written.shards).unwrap_or(default.server.shards),
                 drain: written.drain.unwrap_or(default.server.drain),
+                ..default.server
             },
+            health: default.health,
+            alerts: default.alerts,
             admin: Admin {
+                token_file: default.admin.token_file,
                 listen: (over.admin_listen)
                     .or(written.admin_listen.as_ref().map(|at| at.value))
                     .unwrap_or(default.admin.listen),
