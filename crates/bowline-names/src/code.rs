@@ -29,7 +29,70 @@ crate::table! {
         name: "config-invalid",
         blame: Blame::Operator,
         retry: false,
-        remedy: "Correct what is named above. `bowline config show --defaults` prints every key.",
+        remedy: "Correct what is named above. `bowline config explain KEY` says what a key takes.",
+    }
+    ConfigKeyUnknown {
+        help: "The configuration has no such key.",
+        name: "config-key-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "`bowline config show --defaults` prints every key.",
+    }
+    AlertRulesUnreadable {
+        help: "A file of alert rules could not be read.",
+        name: "alert-rules-unreadable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check `alerts.rules-file`, and that this user may read what it names.",
+    }
+    AlertRulesInvalid {
+        help: "A file of alert rules has mistakes.",
+        name: "alert-rules-invalid",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Correct what is named above. `bowline alerts print` prints the built-in rules, docs/alerts.md explains every key.",
+    }
+    CertificateUnusable {
+        help: "The certificate of the public listeners cannot be used.",
+        name: "certificate-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check [server.tls]: cert-file holds the certificate and what leads to its root, in PEM and in this order; key-file its key, not encrypted; this user may read both.",
+    }
+    BackendUnusable {
+        help: "An app behind HTTP cannot be asked in the way that is configured.",
+        name: "backend-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check its table in [backends]: this user must be able to read what `secret-file` names, and an https `url` needs the root certificates of the system.",
+    }
+    BackendUnavailable {
+        help: "The app behind the server is not available.",
+        name: "backend-unavailable",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Look whether the app runs and listens where `url` of its table in [backends] says; the log tells what happened to the request.",
+    }
+    BackendTimeout {
+        help: "The app behind the server did not answer in time.",
+        name: "backend-timeout",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Find out what the app waits for, give it more workers, or raise `timeout` of its table in [backends].",
+    }
+    BackendBusy {
+        help: "Too much waits for the app behind the server.",
+        name: "backend-busy",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Give the app more workers and raise `max-concurrent` with them; `queue` bounds what may wait.",
+    }
+    BackendInvalid {
+        help: "The app behind the server gave an answer that is none.",
+        name: "backend-invalid",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "The log says what is wrong with the answer; docs/backend.md says what is right.",
     }
     AddressInUse {
         help: "The address is held by another process.",
@@ -72,6 +135,251 @@ crate::table! {
         blame: Blame::Bowline,
         retry: true,
         remedy: "Start it again, and report what the log said before this.",
+    }
+    InstanceHeld {
+        help: "The instance directory is held by another process.",
+        name: "instance-held",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "`bowline status` tells which server that is; give another one its own --state-dir.",
+    }
+    InstanceDenied {
+        help: "This user may not use the instance directory, or may not touch its server.",
+        name: "instance-denied",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Run the command as the user that the server runs as or as root, or choose another --state-dir.",
+    }
+    DiskFull {
+        help: "The disk has no room for the files of the server.",
+        name: "disk-full",
+        blame: Blame::System,
+        retry: true,
+        remedy: "Make room on that disk, or put the instance elsewhere with --state-dir.",
+    }
+    InstanceFailed {
+        help: "The instance directory could not be used.",
+        name: "instance-failed",
+        blame: Blame::System,
+        retry: true,
+        remedy: "The words of the operating system stand above. --state-dir chooses another place.",
+    }
+    InstanceUnclear {
+        help: "It cannot be told whether a server runs.",
+        name: "instance-unclear",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Find out what stands above; when no server runs, remove the lock and the record and try again.",
+    }
+    NotRunning {
+        help: "No server runs that could be asked.",
+        name: "not-running",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Start one with `bowline start` or `bowline serve`, or name its place with --state-dir.",
+    }
+    ControlSilent {
+        help: "The server does not answer on its control socket.",
+        name: "control-silent",
+        blame: Blame::Bowline,
+        retry: true,
+        remedy: "Try again in a moment; look at its log, and if it stays so, restart it.",
+    }
+    ControlRefused {
+        help: "The server refused what it was asked, or gave an answer that this version does not know.",
+        name: "control-refused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "The words of the server stand above. Use the bowline that is as old as the server.",
+    }
+    ServerUnreachable {
+        help: "The server that was named by its URL does not answer.",
+        name: "server-unreachable",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Check the URL: it is that of the admin listener or of what stands in front of it, and must be reachable from here.",
+    }
+    StartLate {
+        help: "The server did not answer a client in time.",
+        name: "start-late",
+        blame: Blame::System,
+        retry: true,
+        remedy: "It goes on trying: look at `bowline status` and `bowline logs`, or end it with `bowline stop`.",
+    }
+    StopLate {
+        help: "The server has not ended in time.",
+        name: "stop-late",
+        blame: Blame::System,
+        retry: true,
+        remedy: "It goes on sending its clients away. Wait longer with --wait, or cut them off with `bowline stop --now`.",
+    }
+    DiedStopping {
+        help: "The server ended without clearing up while it was told to stop.",
+        name: "died-stopping",
+        blame: Blame::Bowline,
+        retry: false,
+        remedy: "Look at the end of its log with `bowline logs`.",
+    }
+    ManagedElsewhere {
+        help: "The server was not started by `bowline start`, which is who could start it again.",
+        name: "managed-elsewhere",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Restart it with what started it: that command stands above.",
+    }
+    LogMissing {
+        help: "There is no log file.",
+        name: "log-missing",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Only a server that `bowline start` started writes one; others say what they have to say on stderr.",
+    }
+    AdminTokenUnreadable {
+        help: "The file with the token of the admin listener cannot be used.",
+        name: "admin-token-unreadable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Write the token alone into the file of `admin.token-file`, and let only the user of the server read it.",
+    }
+    AdminTokenMissing {
+        help: "The request to the admin listener carries no token.",
+        name: "admin-token-missing",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Send `Authorization: Bearer TOKEN` with what stands in the file of `admin.token-file`.",
+    }
+    AdminTokenWrong {
+        help: "The request to the admin listener carries another token.",
+        name: "admin-token-wrong",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Send what stands in the file of `admin.token-file`; after it has changed, `bowline reload` reads it again.",
+    }
+    TooManyFailures {
+        help: "The address has sent too many wrong tokens within a minute.",
+        name: "too-many-failures",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Wait for a minute, and find out who guesses: the audit lines of the log name the address.",
+    }
+    HostRefused {
+        help: "The request to the admin listener names a host that is not this one.",
+        name: "host-refused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Ask by address, by `localhost` or by the name of this machine; with `admin.token-file` any name is good.",
+    }
+    OriginRefused {
+        help: "A page of another origin has sent the request to the admin listener.",
+        name: "origin-refused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Send it from a program, or from a page of the admin listener itself.",
+    }
+    NotJson {
+        help: "A request that changes something did not come as JSON.",
+        name: "not-json",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Send `Content-Type: application/json`, with an empty body too.",
+    }
+    RequestInvalid {
+        help: "The request to the API is not what it expects.",
+        name: "request-invalid",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Compare it with /api/v1/openapi.json or docs/api.md.",
+    }
+    NotFound {
+        help: "There is nothing at this path.",
+        name: "not-found",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "All paths stand in /api/v1/openapi.json.",
+    }
+    EmitIdReused {
+        help: "An emit has the id of another that was sent lately.",
+        name: "emit-id-reused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Give each event an id of its own; the id of an event that is tried again stays the same, and so does the event.",
+    }
+    MethodRefused {
+        help: "The path does not take this method.",
+        name: "method-refused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "The methods of each path stand in /api/v1/openapi.json.",
+    }
+    SocketUnknown {
+        help: "No socket has this sid.",
+        name: "socket-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Take a Socket.IO sid from /api/v1/sockets; it changes with each connection.",
+    }
+    ControlSocketOnly {
+        help: "Only the master does this, on its control socket.",
+        name: "control-socket-only",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Use `bowline reload` or `bowline stop` on the machine itself.",
+    }
+    Busy {
+        help: "A shard has too much to do to take another wish.",
+        name: "busy",
+        blame: Blame::System,
+        retry: true,
+        remedy: "Try again in a moment.",
+    }
+    TokenMissing {
+        help: "The client shows no token.",
+        name: "token-missing",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Send a JSON Web Token as `auth: { token }` of the client's options.",
+    }
+    TokenInvalid {
+        help: "The token is not one that lets its client in.",
+        name: "token-invalid",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "The log says at level debug what is wrong with it. Compare it with `auth.jwt` of the namespace.",
+    }
+    TokenUnverifiable {
+        help: "The keys that tokens are checked with cannot be had.",
+        name: "token-unverifiable",
+        blame: Blame::System,
+        retry: true,
+        remedy: "Look at the component `jwks:` of the namespace in /health/ready of the admin listener, and at what `jwks-url` answers.",
+    }
+    SubjectFull {
+        help: "The subject of the token has as many connections as one may have.",
+        name: "subject-full",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "Close others of its connections, or raise `limits.connections-per-subject`.",
+    }
+    TokenKeysUnusable {
+        help: "The keys that tokens shall be checked with cannot be used.",
+        name: "token-keys-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check `auth.jwt` of the namespace: `secret-file` holds a secret a line, `public-key-file` public keys in PEM; this user may read them.",
+    }
+    TokenExpired {
+        help: "The token has expired.",
+        name: "token-expired",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Connect again with a fresh token.",
+    }
+    GatewayRestarting {
+        help: "There is no gateway at the moment: one is being started.",
+        name: "gateway-restarting",
+        blame: Blame::System,
+        retry: true,
+        remedy: "Ask again in a moment. `bowline status` says why it was restarted, and when the next attempt is due.",
     }
 }
 

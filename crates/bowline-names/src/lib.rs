@@ -13,15 +13,16 @@
 //! | [`DisconnectReason`] | why a session or a socket ended |
 //! | [`Exit`] | the exit codes of the binary |
 //! | [`EnvVar`] | the environment variables it reads |
+//! | [`Header`] | the HTTP headers that are Bowline's own |
 //!
-//! Headers of Bowline's own get their table with the first of them. This crate depends on
-//! nothing.
+//! This crate depends on nothing.
 #![warn(missing_docs)]
 
 mod code;
 mod disconnect;
 mod env;
 mod exit;
+mod header;
 mod limit;
 mod metric;
 
@@ -29,6 +30,7 @@ pub use code::{Blame, ErrorCode};
 pub use disconnect::DisconnectReason;
 pub use env::EnvVar;
 pub use exit::Exit;
+pub use header::Header;
 pub use limit::{LimitKey, OnHit};
 pub use metric::{Kind, Metric};
 
@@ -87,6 +89,7 @@ mod tests {
         check(DisconnectReason::ALL.iter().map(|row| row.name()), |c| {
             c.is_ascii_lowercase() || c == ' '
         });
+        check(Header::ALL.iter().map(|row| row.name()), |c| c.is_ascii_lowercase() || c == '-');
         check(EnvVar::ALL.iter().map(|row| row.name()), |c| c.is_ascii_uppercase() || c == '_');
     }
 
@@ -98,7 +101,8 @@ mod tests {
             .chain(ErrorCode::ALL.iter().map(|row| row.remedy()))
             .chain(DisconnectReason::ALL.iter().map(|row| row.help()))
             .chain(Exit::ALL.iter().map(|row| row.help()))
-            .chain(EnvVar::ALL.iter().map(|row| row.help()));
+            .chain(EnvVar::ALL.iter().map(|row| row.help()))
+            .chain(Header::ALL.iter().map(|row| row.help()));
         for text in words {
             assert!(text.ends_with('.'), "a whole sentence, please: {text:?}");
         }

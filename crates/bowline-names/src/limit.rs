@@ -36,6 +36,16 @@ crate::table! {
         name: "handshakes-per-second",
         on_hit: OnHit::TooMany,
     }
+    HandshakesPerSecondPerAddress {
+        help: "Sessions opened in one second from one address.",
+        name: "handshakes-per-second-per-address",
+        on_hit: OnHit::TooMany,
+    }
+    ConnectionsPerSubject {
+        help: "Sockets of one namespace whose tokens name the same subject.",
+        name: "connections-per-subject",
+        on_hit: OnHit::Refuse,
+    }
     RequestHead {
         help: "Time in which a request must have said its headers.",
         name: "request-head",

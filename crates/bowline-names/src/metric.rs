@@ -70,6 +70,18 @@ crate::table! {
         kind: Kind::Counter,
         labels: &["direction"],
     }
+    EventsHeld {
+        help: "Broadcasts that wait for somebody to receive them.",
+        name: "bowline_events_held",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    HeldEvents {
+        help: "Broadcasts that waited for somebody to receive them, by what became of them: sent, expired, or refused because too much was waiting.",
+        name: "bowline_held_events_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
     SlowReceivers {
         help: "Sessions that were cut because they could not take what was sent to them.",
         name: "bowline_slow_receivers_total",
@@ -81,6 +93,12 @@ crate::table! {
         name: "bowline_limit_hits_total",
         kind: Kind::Counter,
         labels: &["limit"],
+    }
+    RequestsRefused {
+        help: "Requests of clients that were refused, by reason; what a limit refuses is counted there.",
+        name: "bowline_requests_refused_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
     }
     AcceptErrors {
         help: "Connections that the operating system did not hand over, by kind of error.",
@@ -94,6 +112,210 @@ crate::table! {
         kind: Kind::Counter,
         labels: &["timer"],
     }
+    OpenFds {
+        help: "Descriptors that the process holds open.",
+        name: "bowline_open_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    MaxFds {
+        help: "Descriptors that the process may hold open.",
+        name: "bowline_max_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    MaxConnections {
+        help: "How many connections may be open: `limits.connections`.",
+        name: "bowline_max_connections",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    IdleCut {
+        help: "The one age at which idle WebSockets end without a close frame, most probably at the idle timeout of a proxy; 0 if there is none.",
+        name: "bowline_idle_cut_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    ComponentState {
+        help: "States of components: 0 waiting, 1 loading, 2 ready, 3 failed, 4 skipped.",
+        name: "bowline_component_state",
+        kind: Kind::Gauge,
+        labels: &["component"],
+    }
+    CertificateExpiry {
+        help: "When the certificate of the public listener ends, in seconds since 1970; absent without TLS.",
+        name: "bowline_certificate_expiry_timestamp_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    BackendRequests {
+        help: "Requests to an app behind HTTP that are over, by outcome; `gone` is one that was not sent because its socket had left.",
+        name: "bowline_backend_requests_total",
+        kind: Kind::Counter,
+        labels: &["backend", "outcome"],
+    }
+    BackendSeconds {
+        help: "Time from the sending of a request to its answer.",
+        name: "bowline_backend_seconds",
+        kind: Kind::Histogram,
+        labels: &["backend"],
+    }
+    BackendQueue {
+        help: "Requests that wait to be sent to an app.",
+        name: "bowline_backend_queue",
+        kind: Kind::Gauge,
+        labels: &["backend"],
+    }
+    BackendPoolWaits {
+        help: "Requests that found `max-concurrent` under way when their turn had come.",
+        name: "bowline_backend_pool_waits_total",
+        kind: Kind::Counter,
+        labels: &["backend"],
+    }
+    BackendEventsLost {
+        help: "Events that an app failed and that asked for no ack, so that nobody was told.",
+        name: "bowline_backend_events_lost_total",
+        kind: Kind::Counter,
+        labels: &["backend"],
+    }
+    AlertsFiring {
+        help: "Alerts that fire, by rule.",
+        name: "bowline_alerts_firing",
+        kind: Kind::Gauge,
+        labels: &["alert"],
+    }
+    AlertDeliveries {
+        help: "Attempts to tell a receiver about alerts, by outcome.",
+        name: "bowline_alert_deliveries_total",
+        kind: Kind::Counter,
+        labels: &["receiver", "outcome"],
+    }
+    Accepted {
+        help: "Connections that were accepted.",
+        name: "bowline_connections_accepted_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    HandlerPanics {
+        help: "Calls of a handler that panicked.",
+        name: "bowline_handler_panics_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    WebSocketEnds {
+        help: "WebSockets that ended, by who ended them; `cut` is an end without a close frame, `broken` one for a client that broke the protocol.",
+        name: "bowline_websocket_ends_total",
+        kind: Kind::Counter,
+        labels: &["by"],
+    }
+    TlsHandshakes {
+        help: "TLS handshakes, by outcome.",
+        name: "bowline_tls_handshakes_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
+    ProxyHeaderErrors {
+        help: "Connections that were closed because they did not begin with the PROXY protocol header that was expected.",
+        name: "bowline_proxy_header_errors_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    CertificateChanges {
+        help: "Certificate files that had changed while the server ran, by whether what stood in them was good.",
+        name: "bowline_certificate_changes_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
+    SessionDuration {
+        help: "How long sessions lived that have ended.",
+        name: "bowline_session_duration_seconds",
+        kind: Kind::Histogram,
+        labels: &[],
+    }
+    HandshakeSeconds {
+        help: "Time from the opening of a session to the answer that let it into its first namespace.",
+        name: "bowline_handshake_seconds",
+        kind: Kind::Histogram,
+        labels: &[],
+    }
+    PingLateness {
+        help: "How late pings were sent: the measure of a shard that cannot keep up.",
+        name: "bowline_ping_lateness_seconds",
+        kind: Kind::Histogram,
+        labels: &[],
+    }
+    PongSeconds {
+        help: "Time from a ping to its pong, the delay of the shard included; Engine.IO 4 only.",
+        name: "bowline_pong_seconds",
+        kind: Kind::Histogram,
+        labels: &[],
+    }
+    ComponentSeconds {
+        help: "How long components took to load; absent until they have.",
+        name: "bowline_component_seconds",
+        kind: Kind::Gauge,
+        labels: &["component"],
+    }
+    BindSeconds {
+        help: "Time from the start of the process to listening.",
+        name: "bowline_bind_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    ReadySeconds {
+        help: "Time from the start of the process to the readiness of all required components; absent until then.",
+        name: "bowline_ready_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    GatewayRestarts {
+        help: "Times that the gateway was started anew because it had ended by itself, by reason.",
+        name: "bowline_gateway_restarts_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
+    }
+    Emits {
+        help: "Events that programs asked to be sent, by what they asked through and what came of it.",
+        name: "bowline_emits_total",
+        kind: Kind::Counter,
+        labels: &["source", "outcome"],
+    }
+    ProcessResidentBytes {
+        help: "Memory of the gateway that is resident.",
+        name: "bowline_process_resident_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    ProcessCpuSeconds {
+        help: "Processor time that the gateway has used, user and system.",
+        name: "bowline_process_cpu_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    ProcessStartTimeSeconds {
+        help: "When the gateway was started, in seconds since 1970.",
+        name: "bowline_process_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    AuthChecks {
+        help: "Clients of a namespace that asks for tokens, by what came of them.",
+        name: "bowline_auth_checks_total",
+        kind: Kind::Counter,
+        labels: &["namespace", "outcome"],
+    }
+    KeySetFetches {
+        help: "Fetches of key sets (JWKS), by outcome.",
+        name: "bowline_key_set_fetches_total",
+        kind: Kind::Counter,
+        labels: &["namespace", "outcome"],
+    }
+    BuildInfo {
+        help: "Always 1; the version of Bowline is a label.",
+        name: "bowline_build_info",
+        kind: Kind::Gauge,
+        labels: &["version"],
+    }
 }
 
 /// How the value of a metric moves.
@@ -103,4 +325,6 @@ pub enum Kind {
     Counter,
     /// Up and down.
     Gauge,
+    /// How many observations fell under each of several bounds; all of it goes up only.
+    Histogram,
 }
