@@ -18,12 +18,14 @@
 //!
 //! Where things are: bytes to frames in [`websocket`]; packets and polling payloads in
 //! [`engineio`]; events and acks in [`socketio`]; one Engine.IO session in [`session`]; rooms,
-//! fan-out and acks in [`hub`]; the other end of all of it in [`client`].
+//! fan-out and acks in [`hub`]; the other end of all of it in [`client`]; what proxies say of a
+//! client's address in [`forwarded`].
 
 #![warn(missing_docs)]
 
 pub mod client;
 pub mod engineio;
+pub mod forwarded;
 pub mod hub;
 pub mod id;
 pub mod limit;

@@ -3,7 +3,7 @@
 //! A session outlives each of its transports. It knows them by id only; the
 //! [hub](crate::hub) carries out what the tables here say.
 
-use std::{collections::VecDeque, net::IpAddr, sync::Arc};
+use std::{any::Any, collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -141,11 +141,39 @@ pub(crate) struct Probe {
     pub(crate) deadline: Time,
 }
 
+/// What a client is told when it opens a session. It counts on it for as long as that lives,
+/// whatever the configuration says by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) ping_interval: Duration,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) max_payload_bytes: usize,
+}
+
+impl Terms {
+    pub(crate) fn of(config: &crate::hub::Config) -> Self {
+        Self {
+            ping_interval: config.ping_interval,
+            ping_timeout: config.ping_timeout,
+            max_payload_bytes: config.limits.max_payload_bytes,
+        }
+    }
+
+    /// EIO 3: until when a client that was heard of now must be heard of again.
+    pub(crate) fn client_ping_by(&self, now: Time) -> Time {
+        now + self.ping_interval + self.ping_timeout
+    }
+}
+
 /// One Engine.IO session with its places in the namespaces.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: Sid,
     pub(crate) version: Version,
+    pub(crate) terms: Arc<Terms>,
+    pub(crate) opened: Time,
+    /// Whether the server opened it itself, to see whether clients can: it is not counted.
+    pub(crate) own: bool,
     pub(crate) phase: Phase,
     /// Whether its client asked for base64 instead of binary messages (`b64`).
     pub(crate) base64: bool,
@@ -160,8 +188,8 @@ pub(crate) struct Session {
     pub(crate) heartbeat: Heartbeat,
     /// When it is closed if it has joined no namespace; [`NEVER`] once it has.
     pub(crate) connect_by: Time,
-    /// The earliest deadline of an ack it owes, or [`NEVER`].
-    pub(crate) ack_by: Time,
+    /// What few sessions have.
+    pub(crate) rare: Option<Box<Rare>>,
     /// When its event allowance is full again (a generic cell rate limiter).
     pub(crate) events_full_at: Time,
     pub(crate) decoder: socketio::Decoder,
@@ -173,6 +201,16 @@ pub(crate) struct Session {
     pub(crate) pending_acks: u32,
     pub(crate) address: Option<IpAddr>,
     pub(crate) handshake: Option<Arc<Handshake>>,
+}
+
+/// Kept apart, so that a session that has none of it pays one pointer.
+#[derive(Debug)]
+pub(crate) struct Rare {
+    /// What its sockets wait for, the earliest of each kind.
+    ack: Time,
+    expiry: Time,
+    /// Something of the shell's that is dropped when the session is.
+    lease: Option<Box<dyn Any + Send>>,
 }
 
 /// A deadline that is not set.
@@ -187,6 +225,38 @@ impl Session {
                 true
             }
             None => false,
+        }
+    }
+
+    /// The earliest deadline of an ack it owes, or [`NEVER`].
+    pub(crate) fn ack_by(&self) -> Time {
+        self.rare.as_deref().map_or(NEVER, |rare| rare.ack)
+    }
+
+    pub(crate) fn set_ack_by(&mut self, at: Time) {
+        self.change_rare(|rare| rare.ack = at);
+    }
+
+    /// When the first of its sockets has to go, or [`NEVER`].
+    pub(crate) fn expire_by(&self) -> Time {
+        self.rare.as_deref().map_or(NEVER, |rare| rare.expiry)
+    }
+
+    pub(crate) fn set_expire_by(&mut self, at: Time) {
+        self.change_rare(|rare| rare.expiry = at);
+    }
+
+    /// Keeps something until the session ends.
+    pub(crate) fn set_lease(&mut self, lease: Box<dyn Any + Send>) {
+        self.change_rare(|rare| rare.lease = Some(lease));
+    }
+
+    fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
+        let none = || Box::new(Rare { ack: NEVER, expiry: NEVER, lease: None });
+        let rare = self.rare.get_or_insert_with(none);
+        change(rare);
+        if rare.ack == NEVER && rare.expiry == NEVER && rare.lease.is_none() {
+            self.rare = None;
         }
     }
 
@@ -220,7 +290,8 @@ impl Session {
             (Timer::Ping | Timer::Pong | Timer::ClientPing, _) => return None,
             (Timer::Upgrade, _) => polling?.probe?.deadline,
             (Timer::Connect, _) => self.connect_by,
-            (Timer::Ack, _) => self.ack_by,
+            (Timer::Ack, _) => self.ack_by(),
+            (Timer::Expiry, _) => self.expire_by(),
         };
         (at != NEVER).then_some(at)
     }

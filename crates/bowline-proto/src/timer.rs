@@ -22,11 +22,13 @@ pub enum Timer {
     LastPoll,
     /// When an ack asked of a client counts as missing.
     Ack,
+    /// When a socket has to go, because its token ends.
+    Expiry,
 }
 
 impl Timer {
     /// Every timer, in declaration order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ping,
         Self::Pong,
         Self::ClientPing,
@@ -34,6 +36,7 @@ impl Timer {
         Self::Connect,
         Self::LastPoll,
         Self::Ack,
+        Self::Expiry,
     ];
 
     /// The name operators see, in `bowline_wakeups_total{timer}`.
@@ -46,6 +49,7 @@ impl Timer {
             Self::Connect => "connect",
             Self::LastPoll => "last-poll",
             Self::Ack => "ack",
+            Self::Expiry => "expiry",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use bowline_names::DisconnectReason;
+pub use bowline_names::{DisconnectReason, ErrorCode};
 use bytes::Bytes;
 use bytestring::ByteString;
 
@@ -50,6 +50,8 @@ pub enum Input {
     /// The shell has handed over all that was ready: polls that have something are answered now,
     /// so that a burst travels in one body.
     TurnEnd,
+    /// The configuration has changed. Sessions keep what they were told when they opened.
+    Configure(Box<crate::hub::Config>),
     /// The server stops, and this session is closed in a way that makes its client come back by
     /// itself.
     Drain { session: SessionKey },
@@ -112,6 +114,9 @@ pub struct Handshake {
     pub headers: Vec<(String, String)>,
     /// The address of the peer, or the one a trusted proxy gave.
     pub address: Option<IpAddr>,
+    /// Whether the server opened the session itself, to see whether clients can. What is counted of
+    /// sessions leaves it out.
+    pub own: bool,
 }
 
 /// What is to be done outside.
@@ -180,8 +185,9 @@ pub enum Event {
     },
     /// An event from a client. `args[0]` is its name.
     Event { socket: SocketKey, args: Args, ack: Option<u64> },
-    /// A client acked an event that was emitted with this token, or will not any more.
-    Ack { socket: SocketKey, token: u64, result: Result<Args, AckError> },
+    /// A client acked an event that was emitted with this token, or will not any more. `id` is the
+    /// Socket.IO sid of the socket, which may be gone by now.
+    Ack { socket: SocketKey, id: Sid, token: u64, result: Result<Args, AckError> },
     /// A socket has left its namespace. The last event of a socket that was accepted or asked.
     Disconnect { socket: SocketKey, reason: DisconnectReason },
     /// Engine.IO alone ([`hub::Protocol::EngineIo`](crate::hub::Protocol)): a session has opened.
@@ -199,7 +205,8 @@ pub enum AckError {
     TimedOut,
     /// The socket went first.
     Disconnected,
-    /// `limits.pending-acks-per-session` are awaited already; the event was not sent.
+    /// `limits.pending-acks-per-session` are awaited already; an event for this socket alone was not
+    /// sent.
     TooMany,
 }
 
@@ -223,11 +230,61 @@ pub enum Command {
     Leave { socket: SocketKey, room: ByteString },
     /// Removes a socket from its namespace (`DISCONNECT`), or closes its whole session.
     Disconnect { socket: SocketKey, close: bool },
+    /// Keeps data with a socket, in place of what was kept before.
+    SetData { socket: SocketKey, data: Option<SocketData> },
+    /// Sends a socket away at a certain time: its client gets an event `error` with
+    /// `{"code","message"}` of the code, then DISCONNECT; CONNECT_ERROR if its CONNECT is still to be
+    /// answered. The latest such command counts; [`Duration::MAX`](std::time::Duration::MAX) lets it
+    /// stay.
+    Expire { socket: SocketKey, after: std::time::Duration, code: ErrorCode },
     /// Engine.IO alone: sends a message.
     Send { session: SessionKey, message: Message },
     /// Engine.IO alone: closes a session.
     Close { session: SessionKey },
 }
+
+/// What a handler keeps with a socket for as long as it lives: text that nobody else reads.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SocketData(ByteString);
+
+/// The text is longer than [`SocketData::BYTES_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMuchData;
+
+impl SocketData {
+    /// The longest text that is kept with a socket: 16 KiB.
+    pub const BYTES_MAX: usize = 16 * 1024;
+
+    /// Takes a text.
+    ///
+    /// # Errors
+    ///
+    /// [`TooMuchData`].
+    pub fn new(text: &str) -> Result<Self, TooMuchData> {
+        // Copied: a shared text might be a small part of something large.
+        if text.len() <= Self::BYTES_MAX { Ok(Self(text.into())) } else { Err(TooMuchData) }
+    }
+
+    /// The text.
+    pub fn text(&self) -> &ByteString {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SocketData {
+    /// Leaves out the text: it may be personal.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SocketData({} bytes)", self.0.len())
+    }
+}
+
+impl std::fmt::Display for TooMuchData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "at most {} bytes are kept with a socket", SocketData::BYTES_MAX)
+    }
+}
+
+impl std::error::Error for TooMuchData {}
 
 /// An ack that is asked of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +311,9 @@ pub struct Broadcast {
     pub volatile: bool,
     /// Asks for [`Output::Reached`] with this token.
     pub report: Option<u64>,
+    /// Asks every receiver for an ack: each gives one [`Event::Ack`] with the token. Boxed, so that
+    /// the many broadcasts without one are not larger for it.
+    pub ack: Option<Box<AckRequest>>,
     /// Set on the copies that other shards receive: they are not forwarded again.
     pub forwarded: bool,
 }

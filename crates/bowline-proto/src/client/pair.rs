@@ -349,6 +349,7 @@ impl World {
             query: String::new(),
             headers: Vec::new(),
             address: None,
+            own: false,
         })
     }
 

@@ -1,10 +1,13 @@
-//! What a hub is told once, at its start.
+//! What a hub is told at its start, and when it changes.
 
 use std::time::Duration;
 
 use bytestring::ByteString;
 
-use crate::{limit::Limits, wall::HandlerId};
+use crate::{
+    limit::{self, Limits},
+    wall::HandlerId,
+};
 
 /// What runs on top of the Engine.IO sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,16 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// The first rule that a namespace falls under.
+    pub(super) fn rule_for(&self, name: &str) -> Option<&NamespaceRule> {
+        if name.len() > limit::NAMESPACE_NAME_BYTES {
+            return None;
+        }
+        self.namespaces.iter().find(|rule| rule.pattern.matches(name))
+    }
+}
+
 /// A namespace, or a family of them, and who handles it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceRule {
@@ -71,7 +84,7 @@ pub struct NamespaceRule {
 }
 
 /// The name of a namespace, in which each `*` stands for any run of characters but `/`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamespacePattern(ByteString);
 
 impl NamespacePattern {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{GOING_AWAY, Hub, POLICY, Protocol, Receivers, UpgradeFailure};
+use super::{GOING_AWAY, Hub, Measured, POLICY, Protocol, Receivers, UpgradeFailure};
 use crate::{
     ExchangeId, Output, SessionKey, Sid, Time, Timer, TransportId,
     engineio::{self, DecodeError, Packet, PacketKind, RequestError, Version, payload},
@@ -49,8 +49,8 @@ impl Hub {
             }
         };
         let heartbeat = match version {
-            Version::V3 => Heartbeat::AwaitingPing(self.client_ping_deadline(now)),
-            Version::V4 => Heartbeat::Resting(now + self.config.ping_interval),
+            Version::V3 => Heartbeat::AwaitingPing(self.terms.client_ping_by(now)),
+            Version::V4 => Heartbeat::Resting(now + self.terms.ping_interval),
         };
         let (connect_by, kept) = match self.config.protocol {
             Protocol::SocketIo => (now + self.config.connect_timeout, Some(Arc::clone(&handshake))),
@@ -60,6 +60,9 @@ impl Hub {
         let key = self.sessions.insert(Session {
             id,
             version,
+            terms: Arc::clone(&self.terms),
+            opened: now,
+            own: handshake.own,
             phase,
             base64: handshake.poll_style.base64,
             deflate,
@@ -68,7 +71,7 @@ impl Hub {
             backlog_bytes: 0,
             heartbeat,
             connect_by,
-            ack_by: NEVER,
+            rare: None,
             events_full_at: now,
             decoder: socketio::Decoder::default(),
             sockets: Vec::new(),
@@ -85,6 +88,8 @@ impl Hub {
         }
         self.greet(key, id, origin, &handshake);
         match self.config.protocol {
+            // A probe is not the application's.
+            Protocol::EngineIo(_) if handshake.own => {}
             Protocol::EngineIo(handler) => {
                 let event = Event::Open { session: key, id, handshake };
                 self.outputs.push_back(Output::Deliver { handler, event });
@@ -106,14 +111,14 @@ impl Hub {
         let open = engineio::open_packet(
             id,
             upgrades,
-            self.config.ping_interval,
-            self.config.ping_timeout,
-            self.config.limits.max_payload_bytes,
+            self.terms.ping_interval,
+            self.terms.ping_timeout,
+            self.terms.max_payload_bytes,
         );
         match origin {
             Origin::Polling(exchange) => {
-                self.stats.opened_polling += 1;
-                self.stats.packets_out += 1;
+                self.stats.opened_polling += u64::from(!handshake.own);
+                self.stats.packets_out += u64::from(!handshake.own);
                 let body = payload::encode(
                     handshake.version,
                     &handshake.poll_style,
@@ -122,7 +127,7 @@ impl Hub {
                 self.respond(exchange, Response::Open { sid: id, body });
             }
             Origin::WebSocket { transport, .. } => {
-                self.stats.opened_websocket += 1;
+                self.stats.opened_websocket += u64::from(!handshake.own);
                 self.by_transport.insert(transport, key);
                 self.transmit(key, open);
             }
@@ -190,6 +195,12 @@ impl Hub {
         }
         polling.post = None;
         self.by_exchange.remove(&exchange);
+        // The shell reads as much as any session may send.
+        if body.len() > session.terms.max_payload_bytes {
+            self.stats.on_limit(LimitKey::MaxPayload);
+            self.respond(exchange, Response::Status(413));
+            return;
+        }
         let packets_max = self.config.limits.packets_per_payload;
         if binary && session.version == Version::V4 {
             self.respond(exchange, Response::Status(400));
@@ -277,13 +288,13 @@ impl Hub {
             Ok(packet) if is_probe(&packet) && session.step(Step::Probe) => {
                 let pong = Packet::text(PacketKind::Pong, ByteString::from_static("probe"));
                 let frame = engineio::ws_frame(session.version, &pong);
-                self.stats.packets_in += 1;
-                self.stats.packets_out += 1;
+                self.stats.packets_in += u64::from(!session.own);
+                self.stats.packets_out += u64::from(!session.own);
                 self.send_one(transport, frame);
                 self.list_poll(key);
             }
             Ok(packet) if packet.kind == PacketKind::Upgrade => {
-                self.stats.packets_in += 1;
+                self.stats.packets_in += u64::from(!session.own);
                 self.upgrade(now, key);
             }
             Ok(_) | Err(_) => self.fail_probe(now, key, UpgradeFailure::Protocol, true),
@@ -301,8 +312,9 @@ impl Hub {
         session.deflate = probe.deflate;
         let (version, base64) = (session.version, session.base64);
         let held = session.heartbeat == Heartbeat::Held;
+        let own = session.own;
         self.count_leg(key, 1);
-        self.stats.upgraded += 1;
+        self.stats.upgraded += u64::from(!own);
         self.forget_exchanges(&polling);
         if let Some(exchange) = polling.get {
             let noop = [Packet::bare(PacketKind::Noop)];
@@ -313,7 +325,7 @@ impl Hub {
             self.respond(exchange, Response::Refused(RequestError::BadRequest));
         }
         for packet in &polling.queue {
-            self.stats.packets_out += 1;
+            self.stats.packets_out += u64::from(!own);
             let frame = match base64 {
                 true => engineio::ws_frame_base64(version, packet),
                 false => engineio::ws_frame(version, packet),
@@ -331,10 +343,13 @@ impl Hub {
         session.step(Step::ProbeFailed);
         session.backlog_bytes = 0;
         let held = session.heartbeat == Heartbeat::Held;
+        let own = session.own;
         let probe = session.polling.as_deref_mut().and_then(|polling| polling.probe.take());
         if let Some(probe) = probe {
             self.by_transport.remove(&probe.transport);
-            self.stats.on_upgrade_failed(why);
+            if !own {
+                self.stats.on_upgrade_failed(why);
+            }
             if close {
                 self.close_websocket(probe.transport, None);
             }
@@ -405,15 +420,15 @@ impl Hub {
 
     /// One packet on the transport that serves the session.
     fn on_packet(&mut self, now: Time, key: SessionKey, packet: Packet) {
-        let client_ping_by = self.client_ping_deadline(now);
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.phase == Phase::Closing {
             return;
         }
-        self.stats.packets_in += 1;
+        self.stats.packets_in += u64::from(!session.own);
         match (packet.kind, session.version) {
             (PacketKind::Message, _) => match self.config.protocol {
                 Protocol::SocketIo => self.on_socketio(now, key, packet.data),
+                Protocol::EngineIo(_) if session.own => {}
                 Protocol::EngineIo(handler) => {
                     let event = Event::Message { session: key, message: packet.data };
                     self.outputs.push_back(Output::Deliver { handler, event });
@@ -423,12 +438,15 @@ impl Hub {
                 let pong = Packet { kind: PacketKind::Pong, data: packet.data };
                 // No timer is pushed: the one that waits is moved on when it comes up, so that a
                 // client that pings without end fills no queue.
-                session.heartbeat = Heartbeat::AwaitingPing(client_ping_by);
+                session.heartbeat = Heartbeat::AwaitingPing(session.terms.client_ping_by(now));
                 self.transmit(key, pong);
             }
             (PacketKind::Pong, Version::V4) => {
-                if let Heartbeat::AwaitingPong(_) = session.heartbeat {
-                    session.heartbeat = Heartbeat::Resting(now + self.config.ping_interval);
+                if let Heartbeat::AwaitingPong(by) = session.heartbeat {
+                    let terms = &session.terms;
+                    session.heartbeat = Heartbeat::Resting(now + terms.ping_interval);
+                    let took = terms.ping_timeout.saturating_sub(by - now);
+                    self.stats.measure(Measured::Pong, took);
                     self.arm_heartbeat(key);
                 }
             }
@@ -456,7 +474,7 @@ impl Hub {
     pub(super) fn pass(&mut self, key: SessionKey, packet: Packet) -> bool {
         let Some(session) = self.sessions.get_mut(key) else { return true };
         if let Some(transport) = session.websocket {
-            self.stats.packets_out += 1;
+            self.stats.packets_out += u64::from(!session.own);
             let frame = session.frame(&packet);
             self.send_one(transport, frame);
             return true;
@@ -530,7 +548,9 @@ impl Hub {
         }
         // Still known, so that an answer nobody took is noticed.
         polling.answered = Some(exchange);
-        self.stats.packets_out += count.max(1) as u64;
+        if !session.own {
+            self.stats.packets_out += count.max(1) as u64;
+        }
         self.respond(exchange, Response::Payload(body));
     }
 
@@ -570,9 +590,10 @@ impl Hub {
         let probe = polling.probe.take();
         polling.queue.push_back(Packet::bare(PacketKind::Close));
         polling.queued_bytes += PACKET_OVERHEAD_BYTES;
+        let own = session.own;
         session.step(Step::Close);
         self.report_closed(key, reason);
-        self.abandon_probe(probe);
+        self.abandon_probe(probe, own);
         self.say_last_words(key);
     }
 
@@ -590,9 +611,11 @@ impl Hub {
         }
     }
 
-    fn abandon_probe(&mut self, probe: Option<Probe>) {
+    fn abandon_probe(&mut self, probe: Option<Probe>, own: bool) {
         if let Some(probe) = probe {
-            self.stats.on_upgrade_failed(UpgradeFailure::SessionEnded);
+            if !own {
+                self.stats.on_upgrade_failed(UpgradeFailure::SessionEnded);
+            }
             self.by_transport.remove(&probe.transport);
             self.close_websocket(probe.transport, None);
         }
@@ -604,13 +627,14 @@ impl Hub {
         self.leave_all(key, reason);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let already_counted = session.phase == Phase::Closing;
+        let own = session.own;
         session.step(Step::End);
         if let Some(polling) = session.polling.as_deref_mut() {
             let probe = polling.probe.take();
             polling.queue.push_back(Packet::bare(PacketKind::Close));
             polling.queued_bytes += PACKET_OVERHEAD_BYTES;
             self.answer_poll(key);
-            self.abandon_probe(probe);
+            self.abandon_probe(probe, own);
         }
         if !already_counted {
             self.report_closed(key, reason);
@@ -647,7 +671,9 @@ impl Hub {
 
     /// Counts the end of a session and, where bare messages are served, says so.
     fn report_closed(&mut self, key: SessionKey, reason: DisconnectReason) {
+        let Some(session) = self.sessions.get(key).filter(|session| !session.own) else { return };
         self.stats.on_closed(reason);
+        self.stats.measure(Measured::Session, self.now - session.opened);
         if let Protocol::EngineIo(handler) = self.config.protocol {
             let event = Event::Close { session: key, reason };
             self.outputs.push_back(Output::Deliver { handler, event });
@@ -667,10 +693,10 @@ impl Hub {
         if session.takes_packets() {
             self.census.by_packet = self.census.by_packet.saturating_add_signed(by);
         }
-    }
-
-    fn client_ping_deadline(&self, now: Time) -> Time {
-        now + self.config.ping_interval + self.config.ping_timeout
+        if session.own {
+            let count = &mut self.census.own[usize::from(session.websocket.is_some())];
+            *count = count.saturating_add_signed(by);
+        }
     }
 
     fn arm_heartbeat(&mut self, key: SessionKey) {
@@ -685,7 +711,7 @@ impl Hub {
 
     fn send_ping(&mut self, now: Time, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.heartbeat = Heartbeat::AwaitingPong(now + self.config.ping_timeout);
+        session.heartbeat = Heartbeat::AwaitingPong(now + session.terms.ping_timeout);
         self.arm_heartbeat(key);
         self.transmit(key, Packet::bare(PacketKind::Ping));
     }
@@ -707,6 +733,7 @@ impl Hub {
                     // A ping on the leg that is about to go might never be answered.
                     Phase::Probing | Phase::Probed => session.heartbeat = Heartbeat::Held,
                     Phase::Polling | Phase::WebSocket | Phase::Closing | Phase::Closed => {
+                        self.stats.measure(Measured::PingLateness, now - at);
                         self.send_ping(now, key);
                     }
                 },
@@ -720,6 +747,7 @@ impl Hub {
                     self.remove(key);
                 }
                 Timer::Ack => self.expire_acks(now, key),
+                Timer::Expiry => self.expire_sockets(now, key),
             }
         }
     }

@@ -4,34 +4,48 @@
 //! namespaces (opening, polls, upgrade, heartbeat, closing), `sockets` what happens in them
 //! (CONNECT, events, acks, broadcasts), `namespace` the rooms and the walk over receivers.
 
+mod asking;
 mod config;
 mod engine;
+mod expiry;
+mod extras;
+mod inspect;
+mod matching;
 mod namespace;
 mod sockets;
 mod stats;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_abilities;
+#[cfg(test)]
 mod tests_edges;
+#[cfg(test)]
+mod tests_operate;
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytestring::ByteString;
 use slotmap::SlotMap;
 
 pub use config::{Config, NamespacePattern, NamespaceRule, Protocol};
+pub use inspect::{OWN_NAMESPACES, RoomView, SessionView};
 pub use namespace::{Receivers, Walk};
-pub use stats::{Stats, UpgradeFailure};
+pub use stats::{Histogram, Measured, Stats, UpgradeFailure};
 
 use crate::{
     Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
     engineio::{TransportName, Version},
     id::NumberHash,
-    session::Session,
+    session::{Session, Terms},
     timer::TimerQueue,
-    wall::{DisconnectReason, PostBody},
+    wall::{DisconnectReason, PostBody, SocketData},
 };
-use namespace::{KeyedHash, Membership, NamespaceKey, Namespaces, PendingAcks};
+use extras::Extras;
+use namespace::{KeyedHash, Membership, NamespaceKey, Namespaces};
 
 /// The sessions, sockets, namespaces and rooms of one shard.
 ///
@@ -40,6 +54,10 @@ use namespace::{KeyedHash, Membership, NamespaceKey, Namespaces, PendingAcks};
 #[derive(Debug)]
 pub struct Hub {
     config: Config,
+    /// What clients that open a session now are told.
+    terms: Arc<Terms>,
+    /// The time of the input that is being handled.
+    now: Time,
     outputs: VecDeque<Output>,
     sessions: SlotMap<SessionKey, Session>,
     sockets: SlotMap<SocketKey, Socket>,
@@ -53,6 +71,8 @@ pub struct Hub {
     polls_to_answer: Vec<SessionKey>,
     /// The mark of the walk that was started last.
     mark: u32,
+    /// The ack that was asked of many last.
+    shared_acks: u32,
     /// How many sessions each kind of leg serves, so that a broadcast makes no pass in vain.
     census: Census,
     stats: Stats,
@@ -71,7 +91,7 @@ pub(crate) struct Socket {
     mark: u32,
     rooms: Vec<Membership>,
     next_ack: u64,
-    pending_acks: Option<Box<PendingAcks>>,
+    extras: Option<Box<Extras>>,
 }
 
 /// What a handler may know of a socket.
@@ -83,6 +103,14 @@ pub struct SocketView<'a> {
     pub namespace: &'a ByteString,
     /// The session it belongs to.
     pub session: SessionKey,
+    data: Option<&'a SocketData>,
+}
+
+impl<'a> SocketView<'a> {
+    /// What its handler keeps with it.
+    pub fn data(&self) -> Option<&'a SocketData> {
+        self.data
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -93,6 +121,9 @@ struct Census {
     by_packet: usize,
     /// By EIO 3 and by deflate.
     websocket: [[usize; 2]; 2],
+    /// Those of them that are the server's own, which nobody else shall count: that poll, and that
+    /// have a WebSocket.
+    own: [usize; 2],
 }
 
 impl Census {
@@ -112,7 +143,9 @@ impl Hub {
     pub fn new(config: Config, hash_key: [u8; 16]) -> Self {
         let hash = KeyedHash(hash_key);
         Self {
+            terms: Arc::new(Terms::of(&config)),
             config,
+            now: Time::ZERO,
             outputs: VecDeque::new(),
             sessions: SlotMap::default(),
             sockets: SlotMap::default(),
@@ -124,6 +157,7 @@ impl Hub {
             timers: TimerQueue::default(),
             polls_to_answer: Vec::new(),
             mark: 0,
+            shared_acks: 0,
             census: Census::default(),
             stats: Stats::default(),
         }
@@ -132,6 +166,7 @@ impl Hub {
     /// Takes in one thing that happened. Drain [`poll_output`](Self::poll_output) before the next.
     pub fn handle_input(&mut self, now: Time, input: Input) {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
+        self.now = now;
         if self.timers.is_crowded() {
             let sessions = &self.sessions;
             self.timers.retain(|at, timer, key| {
@@ -158,6 +193,7 @@ impl Hub {
             Input::Command(command) => self.on_command(now, command),
             Input::Timeout => self.on_timeout(now),
             Input::TurnEnd => self.on_turn_end(),
+            Input::Configure(config) => self.on_configure(*config),
             Input::Drain { session } => self.on_drain(now, session),
         }
     }
@@ -184,7 +220,17 @@ impl Hub {
     pub fn socket(&self, key: SocketKey) -> Option<SocketView<'_>> {
         let socket = self.sockets.get(key)?;
         let namespace = self.namespaces.all.get(socket.namespace)?;
-        Some(SocketView { id: socket.id?, namespace: &namespace.name, session: socket.session })
+        Some(SocketView {
+            id: socket.id?,
+            namespace: &namespace.name,
+            session: socket.session,
+            data: socket.extras.as_deref().and_then(|extras| extras.data.as_ref()),
+        })
+    }
+
+    /// The session of a socket, which may still await the answer to its CONNECT.
+    pub fn session_of(&self, key: SocketKey) -> Option<SessionKey> {
+        self.sockets.get(key).map(|socket| socket.session)
     }
 
     /// The socket with this Socket.IO sid.
@@ -202,15 +248,28 @@ impl Hub {
         self.sessions.len()
     }
 
-    /// How many sessions polling serves, and how many WebSockets serve.
+    /// How many sessions of clients polling serves, and how many WebSockets serve.
     pub fn sessions_by_transport(&self) -> (usize, usize) {
-        let websocket = self.census.websocket.iter().flatten().sum();
-        (self.census.polling, websocket)
+        let [own_polling, own_websocket] = self.census.own;
+        let websocket: usize = self.census.websocket.iter().flatten().sum();
+        (self.census.polling - own_polling, websocket - own_websocket)
     }
 
     /// What was counted since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Sessions keep their terms; a namespace that a rule names is its handler's from now on, and
+    /// one that none names any more keeps the handler it has.
+    fn on_configure(&mut self, config: Config) {
+        for namespace in self.namespaces.all.values_mut() {
+            if let Some(rule) = config.rule_for(&namespace.name) {
+                namespace.handler = rule.handler;
+            }
+        }
+        self.terms = Arc::new(Terms::of(&config));
+        self.config = config;
     }
 
     fn on_command(&mut self, now: Time, command: Command) {
@@ -225,12 +284,17 @@ impl Hub {
             Command::Join { socket, room } => self.join(socket, &room),
             Command::Leave { socket, room } => self.leave(socket, &room),
             Command::Disconnect { socket, close } => self.disconnect(now, socket, close),
+            Command::SetData { socket, data } => self.set_data(socket, data),
+            Command::Expire { socket, after, code } => self.expire(now, socket, after, code),
             Command::Send { session, message } => self.send_bare(session, message),
             Command::Close { session } => self.close(now, session, DisconnectReason::ForcedClose),
         }
     }
 }
 
+/// Where the numbers of acks begin that are asked of many at once. Those of one socket count up from
+/// zero and never come here; some clients read numbers of 31 bits only.
+const SHARED_ACKS_FROM: u32 = 1 << 30;
 /// The close code that says a server is going down (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
 /// The close code for a peer that broke a rule of ours (RFC 6455 section 7.4.1).

@@ -51,15 +51,23 @@ pub(crate) struct Receiver {
     pub(crate) session: SessionKey,
 }
 
+impl Receiver {
+    /// Whether it was accepted.
+    pub(super) fn is_in(self) -> bool {
+        !self.session.is_null()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Room {
-    name: ByteString,
-    members: Vec<Member>,
+    pub(super) namespace: NamespaceKey,
+    pub(super) name: ByteString,
+    pub(super) members: Vec<Member>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Member {
-    receiver: Receiver,
+pub(crate) struct Member {
+    pub(super) receiver: Receiver,
     /// Where this room stands in the socket's own list.
     place: u32,
 }
@@ -178,12 +186,12 @@ impl Hub {
     /// Puts a socket into a room. Returns whether it was not in it before.
     pub(super) fn enter_room(&mut self, key: SocketKey, name: &ByteString) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
-        let Some(namespace) = self.namespaces.all.get_mut(socket.namespace) else { return false };
+        let in_namespace = socket.namespace;
+        let Some(namespace) = self.namespaces.all.get_mut(in_namespace) else { return false };
         let rooms = &mut self.namespaces.rooms;
-        let room_key = *namespace
-            .rooms
-            .entry(name.clone())
-            .or_insert_with(|| rooms.insert(Room { name: name.clone(), members: Vec::new() }));
+        let room_key = *namespace.rooms.entry(name.clone()).or_insert_with(|| {
+            rooms.insert(Room { namespace: in_namespace, name: name.clone(), members: Vec::new() })
+        });
         let Some(room) = rooms.get_mut(room_key) else { return false };
         // The shorter list answers: neither a full room nor a socket in many rooms is slow to ask.
         let inside = if room.members.len() < socket.rooms.len() {
@@ -333,7 +341,7 @@ impl Hub {
         }
         loop {
             let receiver = self.step_walk(walk)?;
-            if receiver.session.is_null() {
+            if !receiver.is_in() {
                 continue;
             }
             let Some(mark) = walk.mark else { return Some(receiver) };

@@ -6,19 +6,23 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{
-    Hub, Receivers, Socket,
+    Hub, Measured, Receivers, Socket,
     engine::PACKET_OVERHEAD_BYTES,
     namespace::{Leg, NamespaceKey, PendingAck},
 };
 use crate::{
     Output, SessionKey, Sid, SocketKey, Time, Timer,
     engineio::{Packet, PacketKind, Version},
-    limit::{self, LimitKey},
+    limit::LimitKey,
     session::{NEVER, Session},
     socketio::{self, Args},
     wall::{AckError, AckRequest, Broadcast, DisconnectReason, Event, HandlerId},
     websocket::{self, Message, OpCode},
 };
+
+/// What a refused CONNECT takes of the second that `events-per-second` is counted in: looking at
+/// credentials costs a hundred times what an event does, and whoever is refused may ask again.
+const REFUSAL: Duration = Duration::from_millis(10);
 
 impl Hub {
     /// One Engine.IO message of a session that speaks Socket.IO.
@@ -53,16 +57,21 @@ impl Hub {
                 self.remove_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
             }
             (socketio::Packet::Event { ack, args, .. }, Some(socket)) if self.is_in(socket) => {
-                self.stats.events_in += 1;
+                self.stats.events_in += self.counts(key);
                 self.deliver(socket, Event::Event { socket, args, ack });
             }
             (socketio::Packet::Ack { id, args, .. }, Some(socket)) if self.is_in(socket) => {
-                self.stats.events_in += 1;
+                self.stats.events_in += self.counts(key);
                 self.on_ack(socket, id, args);
             }
             // A second CONNECT, a CONNECT_ERROR, or anything for a namespace it has not joined.
             (_, _) => self.close(now, key, DisconnectReason::ForcedServerClose),
         }
+    }
+
+    /// How much something counts that a session does: nothing if it is the process's own.
+    fn counts(&self, key: SessionKey) -> u64 {
+        self.sessions.get(key).map_or(0, |session| u64::from(!session.own))
     }
 
     fn is_in(&self, key: SocketKey) -> bool {
@@ -104,10 +113,7 @@ impl Hub {
             self.cut(key, LimitKey::NamespacesPerSession);
             return;
         }
-        let mut rules = self.config.namespaces.iter();
-        let rule = rules
-            .find(|rule| name.len() <= limit::NAMESPACE_NAME_BYTES && rule.pattern.matches(&name));
-        let Some(handler) = rule.map(|rule| rule.handler) else {
+        let Some(handler) = self.config.rule_for(&name).map(|rule| rule.handler) else {
             self.stats.connects_refused += 1;
             let data = ByteString::from_static("{\"message\":\"Invalid namespace\"}");
             self.transmit_packet(key, &socketio::Packet::ConnectError { namespace: name, data });
@@ -126,7 +132,7 @@ impl Hub {
             mark: 0,
             rooms: Vec::new(),
             next_ack: 0,
-            pending_acks: None,
+            extras: None,
         });
         session.sockets.push(socket);
         let handshake = session.handshake.clone().unwrap_or_else(|| {
@@ -136,6 +142,7 @@ impl Hub {
                 query: String::new(),
                 headers: Vec::new(),
                 address: session.address,
+                own: session.own,
             })
         });
         let event = Event::Connect { socket, namespace: name, auth, handshake };
@@ -155,11 +162,17 @@ impl Hub {
         namespace.pending -= 1;
         let name = namespace.name.clone();
         let Some(session) = self.sessions.get_mut(session_key) else { return };
+        if !session.own {
+            self.stats.connects_accepted += 1;
+            if session.connect_by != NEVER {
+                let took = self.now - session.opened;
+                self.stats.measure(Measured::Handshake, took);
+            }
+        }
         session.connect_by = NEVER;
         if !self.config.keep_headers {
             session.handshake = None;
         }
-        self.stats.connects_accepted += 1;
         let auth = match session.version {
             Version::V4 => Some(format!("{{\"sid\":\"{id}\"}}").into()),
             Version::V3 => None,
@@ -178,6 +191,9 @@ impl Hub {
         };
         self.forget_socket(key);
         self.stats.connects_refused += 1;
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.events_full_at = session.events_full_at.max(self.now) + REFUSAL;
+        }
         self.connect_error(session, name, message, data);
     }
 
@@ -207,28 +223,27 @@ impl Hub {
         self.transmit(key, Packet { kind: PacketKind::Message, data: Message::Text(text) });
     }
 
-    fn deliver(&mut self, socket: SocketKey, event: Event) {
+    pub(super) fn deliver(&mut self, socket: SocketKey, event: Event) {
         let namespace = self.sockets.get(socket).map(|socket| socket.namespace);
         if let Some(handler) = self.handler_of(namespace) {
             self.outputs.push_back(Output::Deliver { handler, event });
         }
     }
 
-    fn handler_of(&self, namespace: Option<NamespaceKey>) -> Option<HandlerId> {
+    pub(super) fn handler_of(&self, namespace: Option<NamespaceKey>) -> Option<HandlerId> {
         self.namespaces.all.get(namespace?).map(|namespace| namespace.handler)
     }
 
     fn on_ack(&mut self, key: SocketKey, id: u64, args: Args) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Some(pending) = socket.pending_acks.as_deref_mut() else { return };
-        let Some(PendingAck { token, .. }) = pending.remove(&id) else { return };
-        if pending.is_empty() {
-            socket.pending_acks = None;
-        }
+        let Some(sid) = socket.id else { return };
+        let Some(extras) = socket.extras.as_deref_mut() else { return };
+        let Some(PendingAck { token, .. }) = extras.pending_acks.remove(&id) else { return };
+        socket.drop_empty_extras();
         if let Some(session) = self.sessions.get_mut(socket.session) {
             session.pending_acks -= 1;
         }
-        self.deliver(key, Event::Ack { socket: key, token, result: Ok(args) });
+        self.deliver(key, Event::Ack { socket: key, id: sid, token, result: Ok(args) });
     }
 
     pub(super) fn expire_acks(&mut self, now: Time, key: SessionKey) {
@@ -237,27 +252,27 @@ impl Hub {
         let mut expired = Vec::new();
         for socket_key in &session.sockets {
             let Some(socket) = self.sockets.get_mut(*socket_key) else { continue };
-            let Some(pending) = socket.pending_acks.as_deref_mut() else { continue };
-            pending.retain(|_, ack| {
+            let (Some(id), Some(extras)) = (socket.id, socket.extras.as_deref_mut()) else {
+                continue;
+            };
+            extras.pending_acks.retain(|_, ack| {
                 if ack.deadline <= now {
-                    expired.push((*socket_key, ack.token));
+                    expired.push((*socket_key, id, ack.token));
                     return false;
                 }
                 next = next.min(ack.deadline);
                 true
             });
-            if pending.is_empty() {
-                socket.pending_acks = None;
-            }
+            socket.drop_empty_extras();
         }
         session.pending_acks -= u32::try_from(expired.len()).unwrap_or(u32::MAX);
-        session.ack_by = next;
+        session.set_ack_by(next);
         if next != NEVER {
             self.timers.push(next, Timer::Ack, key);
         }
-        for (socket, token) in expired {
+        for (socket, id, token) in expired {
             let result = Err(AckError::TimedOut);
-            self.deliver(socket, Event::Ack { socket, token, result });
+            self.deliver(socket, Event::Ack { socket, id, token, result });
         }
     }
 
@@ -271,9 +286,8 @@ impl Hub {
     ) {
         let pending_max = self.config.limits.pending_acks_per_session;
         let queued_max = self.config.limits.queued_bytes_per_session;
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.id.is_some()) else {
-            return;
-        };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(sid) = socket.id else { return };
         let session_key = socket.session;
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         let dropped = volatile && {
@@ -286,17 +300,17 @@ impl Hub {
             if session.pending_acks as usize >= pending_max {
                 self.stats.on_limit(LimitKey::PendingAcksPerSession);
                 let result = Err(AckError::TooMany);
-                self.deliver(key, Event::Ack { socket: key, token, result });
+                self.deliver(key, Event::Ack { socket: key, id: sid, token, result });
                 return;
             }
             let deadline = now + timeout;
             id = Some(socket.next_ack);
-            let pending = socket.pending_acks.get_or_insert_default();
-            pending.insert(socket.next_ack, PendingAck { token, deadline });
+            let number = socket.next_ack;
+            socket.extras_mut().pending_acks.insert(number, PendingAck { token, deadline });
             socket.next_ack += 1;
             session.pending_acks += 1;
-            if deadline < session.ack_by {
-                session.ack_by = deadline;
+            if deadline < session.ack_by() {
+                session.set_ack_by(deadline);
                 self.timers.push(deadline, Timer::Ack, session_key);
             }
         }
@@ -304,7 +318,7 @@ impl Hub {
         if dropped {
             return;
         }
-        self.stats.events_out += 1;
+        self.stats.events_out += self.counts(session_key);
         self.transmit_args(key, |name| socketio::event_header(name, id, args), args);
     }
 
@@ -324,7 +338,9 @@ impl Hub {
         if let Some(transport) = session.websocket
             && !session.base64
         {
-            self.stats.packets_out += 1 + args.attachments.len() as u64;
+            if !session.own {
+                self.stats.packets_out += 1 + args.attachments.len() as u64;
+            }
             let frame = frames(&head, args, session.is_eio3(), session.deflate);
             self.send_one(transport, frame);
         } else {
@@ -340,10 +356,14 @@ impl Hub {
         }
         let mut reached = 0;
         if let Some(namespace) = self.namespaces.find(&broadcast.namespace) {
-            if broadcast.report.is_some() {
+            let mut id = None;
+            if let Some(ask) = broadcast.ack.as_deref() {
+                let (number, count) = self.ask_receivers(&broadcast, namespace, *ask);
+                (id, reached) = (Some(number), count);
+            } else if broadcast.report.is_some() {
                 reached = self.count_receivers(&broadcast, namespace);
             }
-            self.fan_out(&broadcast, namespace);
+            self.fan_out(&broadcast, namespace, id);
         }
         if let Some(report) = broadcast.report {
             self.outputs.push_back(Output::Reached { report, receivers: reached });
@@ -366,9 +386,9 @@ impl Hub {
     }
 
     /// One pass for each encoding that somebody uses.
-    fn fan_out(&mut self, broadcast: &Broadcast, namespace: NamespaceKey) {
+    fn fan_out(&mut self, broadcast: &Broadcast, namespace: NamespaceKey, id: Option<u64>) {
         let args = &broadcast.args;
-        let head = socketio::event_header(&broadcast.namespace, None, args);
+        let head = socketio::event_header(&broadcast.namespace, id, args);
         if self.census.by_packet > 0 {
             let packets = packets(&head, args);
             let bytes = queued_bytes(head.len(), args);
@@ -471,7 +491,9 @@ impl Hub {
     /// Takes a socket out of its namespace and tells its handler.
     fn remove_socket(&mut self, key: SocketKey, reason: DisconnectReason) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        let pending = socket.pending_acks.take();
+        let id = socket.id;
+        let extras = socket.extras.as_deref_mut();
+        let pending = extras.map(|extras| std::mem::take(&mut extras.pending_acks));
         if let Some(pending) = &pending
             && let Some(session) = self.sessions.get_mut(socket.session)
         {
@@ -480,9 +502,11 @@ impl Hub {
         let handler = self.handler_of(self.sockets.get(key).map(|socket| socket.namespace));
         self.forget_socket(key);
         let Some(handler) = handler else { return };
-        for (_, ack) in pending.into_iter().flat_map(|pending| *pending) {
+        // Only who was in was asked for acks.
+        let owed = id.into_iter().flat_map(|id| pending.iter().flatten().map(move |it| (id, it.1)));
+        for (id, ack) in owed {
             let result = Err(AckError::Disconnected);
-            let event = Event::Ack { socket: key, token: ack.token, result };
+            let event = Event::Ack { socket: key, id, token: ack.token, result };
             self.outputs.push_back(Output::Deliver { handler, event });
         }
         let event = Event::Disconnect { socket: key, reason };

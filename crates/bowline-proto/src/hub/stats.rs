@@ -1,5 +1,7 @@
 //! What a hub counts.
 
+use std::time::Duration;
+
 use crate::{Timer, limit::LimitKey, wall::DisconnectReason};
 
 /// Counters of one hub since its start, and how much it holds. Plain numbers: the shell reads
@@ -34,6 +36,101 @@ pub struct Stats {
     pub limit_hits: [u64; LimitKey::ALL.len()],
     /// Wake-ups that found something to do, by [`Timer`].
     pub wakeups: [u64; Timer::ALL.len()],
+    /// Times that were measured, by [`Measured`].
+    pub measured: [Histogram; Measured::ALL.len()],
+}
+
+/// A span of time that is measured again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Measured {
+    /// From the opening of a session to its end. A session that polls and is closed ends when that
+    /// is decided, not when its client has heard of it.
+    Session,
+    /// From the opening of a session to the answer that lets it into its first namespace.
+    Handshake,
+    /// From the time a ping was due to the time it was sent: how late the shard was.
+    PingLateness,
+    /// From a ping to its pong (EIO 4), the shard's own delay included.
+    Pong,
+}
+
+/// How many bounds each histogram has.
+const BOUNDS: usize = 14;
+
+impl Measured {
+    /// Every span, in declaration order.
+    pub const ALL: [Self; 4] = [Self::Session, Self::Handshake, Self::PingLateness, Self::Pong];
+
+    /// The upper bounds of the buckets, in milliseconds; one more bucket has none.
+    fn bounds_ms(self) -> &'static [u64; BOUNDS] {
+        const MINUTE: u64 = 60_000;
+        const HOUR: u64 = 60 * MINUTE;
+        match self {
+            Self::Session => &[
+                1_000,
+                5_000,
+                15_000,
+                30_000,
+                MINUTE,
+                2 * MINUTE,
+                5 * MINUTE,
+                10 * MINUTE,
+                30 * MINUTE,
+                HOUR,
+                3 * HOUR,
+                6 * HOUR,
+                12 * HOUR,
+                24 * HOUR,
+            ],
+            Self::Handshake | Self::PingLateness | Self::Pong => {
+                &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000]
+            }
+        }
+    }
+}
+
+/// How often a span of time was how long.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; BOUNDS + 1],
+    sum_micros: u64,
+}
+
+impl Histogram {
+    pub(super) fn add(&mut self, what: Measured, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = what.bounds_ms().iter().position(|bound| micros <= bound * 1_000);
+        self.counts[bucket.unwrap_or(BOUNDS)] += 1;
+        self.sum_micros = self.sum_micros.saturating_add(micros);
+    }
+
+    /// Adds what another one of the same span has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (sum, part) in self.counts.iter_mut().zip(other.counts) {
+            *sum += part;
+        }
+        self.sum_micros = self.sum_micros.saturating_add(other.sum_micros);
+    }
+
+    /// How often it was measured.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// All that was measured, added up.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_micros)
+    }
+
+    /// Upper bounds, and how often the span was no longer than that: as `_bucket` is exported,
+    /// `le="+Inf"` aside, which is [`count`](Self::count).
+    pub fn buckets(&self, what: Measured) -> impl Iterator<Item = (Duration, u64)> {
+        let bounds = what.bounds_ms().iter().map(|ms| Duration::from_millis(*ms));
+        bounds.zip(self.counts).scan(0, |below, (bound, count)| {
+            *below += count;
+            Some((bound, *below))
+        })
+    }
 }
 
 /// Why an upgrade was begun and not finished.
@@ -79,6 +176,10 @@ impl Stats {
 
     pub(crate) fn on_upgrade_failed(&mut self, why: UpgradeFailure) {
         self.upgrade_failures[why as usize] += 1;
+    }
+
+    pub(crate) fn measure(&mut self, what: Measured, took: Duration) {
+        self.measured[what as usize].add(what, took);
     }
 
     pub(crate) fn on_wakeup(&mut self, timer: Timer) {

@@ -548,6 +548,20 @@ fn each_limit_closes_the_session_and_is_counted_under_its_key() {
 }
 
 #[test]
+fn who_asks_again_and_again_and_is_refused_is_cut() {
+    let mut shell = Shell::new(Config::default());
+    let (websocket, _) = shell.join_by_websocket(Version::V4, "/");
+    let mut tries = 0;
+    while !shell.closed.contains_key(&websocket) {
+        shell.text(websocket, "40/refused,{\"token\":\"guessed\"}");
+        tries += 1;
+    }
+    // A hundred in a second, where ten thousand events would have been good.
+    assert!((90..=100).contains(&tries), "{tries}");
+    assert_eq!(shell.hub.stats().limit_hits[LimitKey::EventsPerSecond as usize], 1);
+}
+
+#[test]
 fn pending_acks_are_bounded() {
     let limits = Limits { pending_acks_per_session: 2, ..Limits::default() };
     let mut shell = Shell::new(Config { limits, ..Config::default() });
@@ -768,6 +782,7 @@ impl Shell {
             query: "EIO=4".into(),
             headers: vec![("user-agent".into(), self.user_agent.clone())],
             address: None,
+            own: false,
         })
     }
 
@@ -943,6 +958,7 @@ pub(super) fn broadcast(namespace: &'static str) -> Broadcast {
         args: args("[\"b\"]"),
         volatile: false,
         report: None,
+        ack: None,
         forwarded: false,
     }
 }

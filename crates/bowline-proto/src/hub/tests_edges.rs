@@ -465,8 +465,9 @@ fn check_books(hub: &Hub) {
         assert!(sockets.iter().all(|socket| socket.session == key));
         let rooms: usize = sockets.iter().map(|socket| socket.rooms.len()).sum();
         assert_eq!(session.rooms as usize, rooms);
-        let acks = sockets.iter().filter_map(|socket| socket.pending_acks.as_ref());
-        assert_eq!(session.pending_acks as usize, acks.map(|acks| acks.len()).sum::<usize>());
+        let extras = sockets.iter().filter_map(|socket| socket.extras.as_ref());
+        let acks = extras.map(|extras| extras.pending_acks.len()).sum::<usize>();
+        assert_eq!(session.pending_acks as usize, acks);
         assert_eq!(session.websocket.is_some(), session.polling.is_none());
         match session.websocket {
             Some(_) => census.websocket[usize::from(session.is_eio3())][0] += 1,

@@ -94,6 +94,15 @@ impl Args {
         &self.attachments
     }
 
+    /// What a value stands for that was read from the JSON, if it is a placeholder.
+    pub fn attachment(&self, value: &Value) -> Option<&Bytes> {
+        if value.get("_placeholder")? != true {
+            return None;
+        }
+        let num = usize::try_from(value.get("num")?.as_u64()?).ok()?;
+        self.attachments.get(num)
+    }
+
     /// Bytes of the text and the attachments together.
     pub fn bytes(&self) -> usize {
         self.json.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
@@ -194,7 +203,11 @@ mod tests {
             json!(["a", Args::placeholder(0)]).to_string(),
             vec![Bytes::from_static(b"x")],
         );
-        assert!(blob.is_ok());
+        let blob = blob.unwrap();
+        let (_, value) = blob.parse::<(String, Value)>().unwrap();
+        assert_eq!(blob.attachment(&value), Some(&Bytes::from_static(b"x")));
+        let other = [Args::placeholder(1), json!({ "_placeholder": 1, "num": 0 }), json!([0])];
+        assert!(other.iter().all(|value| blob.attachment(value).is_none()));
     }
 
     #[test]

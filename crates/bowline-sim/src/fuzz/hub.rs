@@ -13,7 +13,9 @@ use bowline_proto::{
     hub::{Config, NamespacePattern, NamespaceRule, Protocol},
     limit::Limits,
     socketio::Args,
-    wall::{AckRequest, Broadcast, Event, Handshake, Lost, Origin, PostBody},
+    wall::{
+        AckRequest, Broadcast, ErrorCode, Event, Handshake, Lost, Origin, PostBody, SocketData,
+    },
     websocket::Message,
 };
 use bytes::Bytes;
@@ -67,6 +69,7 @@ impl<'a> Source<'a> {
 }
 
 struct Shell {
+    settings: u8,
     hub: Hub,
     now: Time,
     numbers: u64,
@@ -80,33 +83,47 @@ struct Shell {
     sockets: Vec<SocketKey>,
     accepted: BTreeSet<SocketKey>,
     tokens: BTreeSet<u64>,
+    /// Broadcasts that asked for acks: how many receivers they had, and how many were told of.
+    asked: BTreeMap<u64, (Option<usize>, usize)>,
     sessions: BTreeSet<SessionKey>,
 }
 
+fn config(settings: u8) -> Config {
+    let tight = settings & 2 != 0;
+    let limits = Limits {
+        packets_per_payload: if tight { 4 } else { 4_096 },
+        namespaces_per_session: if tight { 2 } else { 64 },
+        rooms_per_session: if tight { 2 } else { 10_000 },
+        pending_acks_per_session: if tight { 2 } else { 1_024 },
+        events_per_second: if tight { 5 } else { 10_000 },
+        queued_bytes_per_session: if tight { 1_000 } else { 4_194_304 },
+        ..Limits::default()
+    };
+    let rule = |pattern| NamespaceRule { pattern: NamespacePattern::new(pattern), handler: 0 };
+    let defaults = Config::default();
+    Config {
+        protocol: if settings & 1 == 0 { Protocol::SocketIo } else { Protocol::EngineIo(0) },
+        shards: if settings & 4 == 0 { 1 } else { 2 },
+        allow_eio3: settings & 8 == 0,
+        keep_headers: settings & 16 != 0,
+        ping_interval: if settings & 32 == 0 { defaults.ping_interval } else { SHORT },
+        ping_timeout: if settings & 64 == 0 { defaults.ping_timeout } else { SHORT },
+        limits,
+        namespaces: match settings & 128 {
+            0 => vec![rule("/"), rule("/n*")],
+            _ => vec![rule("/n*")],
+        },
+        ..defaults
+    }
+}
+
+const SHORT: Duration = Duration::from_secs(1);
+
 impl Shell {
     fn new(settings: u8) -> Self {
-        let tight = settings & 2 != 0;
-        let limits = Limits {
-            packets_per_payload: if tight { 4 } else { 4_096 },
-            namespaces_per_session: if tight { 2 } else { 64 },
-            rooms_per_session: if tight { 2 } else { 10_000 },
-            pending_acks_per_session: if tight { 2 } else { 1_024 },
-            events_per_second: if tight { 5 } else { 10_000 },
-            queued_bytes_per_session: if tight { 1_000 } else { 4_194_304 },
-            ..Limits::default()
-        };
-        let rule = |pattern| NamespaceRule { pattern: NamespacePattern::new(pattern), handler: 0 };
-        let config = Config {
-            protocol: if settings & 1 == 0 { Protocol::SocketIo } else { Protocol::EngineIo(0) },
-            shards: if settings & 4 == 0 { 1 } else { 2 },
-            allow_eio3: settings & 8 == 0,
-            keep_headers: settings & 16 != 0,
-            limits,
-            namespaces: vec![rule("/"), rule("/n*")],
-            ..Config::default()
-        };
         Self {
-            hub: Hub::new(config, [9; 16]),
+            settings,
+            hub: Hub::new(config(settings), [9; 16]),
             now: Time::ZERO,
             numbers: 0,
             sids: Vec::new(),
@@ -116,6 +133,7 @@ impl Shell {
             sockets: Vec::new(),
             accepted: BTreeSet::new(),
             tokens: BTreeSet::new(),
+            asked: BTreeMap::new(),
             sessions: BTreeSet::new(),
         }
     }
@@ -201,6 +219,11 @@ impl Shell {
                 }
                 None => return,
             },
+            12 if step & 32 != 0 => {
+                // What runs on the sessions, and how many shards there are, stays as it was.
+                let settings = self.settings & 5 | source.byte() & !5;
+                Input::Configure(Box::new(config(settings)))
+            }
             12 => Input::TurnEnd,
             13 => {
                 self.now += Duration::from_millis(1 << (source.byte() % 18));
@@ -230,6 +253,7 @@ impl Shell {
             query: String::new(),
             headers: Vec::new(),
             address: None,
+            own: false,
         };
         Input::Open { id, origin, handshake: Arc::new(handshake) }
     }
@@ -256,7 +280,7 @@ impl Shell {
     }
 
     fn command(&mut self, source: &mut Source<'_>) -> Option<Input> {
-        let kind = source.byte() % 12;
+        let kind = source.byte() % 14;
         if let 9..12 = kind {
             let sessions: Vec<SessionKey> = self.hub.sessions().collect();
             let session = source.pick(&sessions)?;
@@ -299,17 +323,40 @@ impl Shell {
                 Command::Emit { socket, args: args(source).ok()?, ack, volatile }
             }
             2 => Command::Ack { socket, id: u64::from(source.byte()), args: args(source).ok()? },
-            3 | 4 => Command::Broadcast(Broadcast {
-                namespace: if source.byte() & 1 == 0 { "/".into() } else { "/n1".into() },
-                rooms: rooms(source),
-                except: rooms(source),
-                args: args(source).ok()?,
-                volatile: source.byte() & 1 != 0,
-                report: Some(self.number()),
-                forwarded: source.byte() & 1 != 0,
-            }),
+            3 | 4 => {
+                let namespace = if source.byte() & 1 == 0 { "/".into() } else { "/n1".into() };
+                let (rooms, except, args) = (rooms(source), rooms(source), args(source).ok()?);
+                let (how, whence) = (source.byte(), source.byte());
+                let token = self.number();
+                let ack = (how & 2 != 0).then(|| {
+                    self.asked.insert(token, (None, 0));
+                    Box::new(AckRequest { token, timeout: Duration::from_millis(1 << (how >> 4)) })
+                });
+                Command::Broadcast(Broadcast {
+                    namespace,
+                    rooms,
+                    except,
+                    args,
+                    volatile: how & 1 != 0,
+                    report: Some(token),
+                    ack,
+                    forwarded: whence & 1 != 0,
+                })
+            }
             5 | 6 => Command::Join { socket, room: room(source) },
             7 => Command::Leave { socket, room: room(source) },
+            12 => {
+                let text = ["", "a", "b"].get(usize::from(source.byte() % 4));
+                let data = text.and_then(|text| SocketData::new(text).ok());
+                Command::SetData { socket, data }
+            }
+            13 => {
+                let after = match source.byte() % 17 {
+                    16 => Duration::MAX,
+                    power => Duration::from_millis(1 << power),
+                };
+                Command::Expire { socket, after, code: ErrorCode::TokenExpired }
+            }
             _ => Command::Disconnect { socket, close: source.byte() & 1 != 0 },
         }))
     }
@@ -340,7 +387,12 @@ impl Shell {
                 }
                 Output::Deliver { event, .. } => asked.extend(self.hear(event)),
                 Output::Forward(broadcast) => assert!(broadcast.forwarded),
-                Output::Reached { receivers, .. } => assert!(receivers <= members),
+                Output::Reached { report, receivers } => {
+                    assert!(receivers <= members);
+                    if let Some((count, _)) = self.asked.get_mut(&report) {
+                        assert_eq!(count.replace(receivers), None, "counted twice");
+                    }
+                }
             }
         }
         for (index, socket) in asked.into_iter().enumerate() {
@@ -362,7 +414,10 @@ impl Shell {
                 return Some(socket);
             }
             Event::Event { socket, .. } => assert!(self.accepted.contains(&socket)),
-            Event::Ack { token, .. } => assert!(self.tokens.remove(&token), "an ack told twice"),
+            Event::Ack { token, .. } => match self.asked.get_mut(&token) {
+                Some((_, answered)) => *answered += 1,
+                None => assert!(self.tokens.remove(&token), "an ack told twice"),
+            },
             Event::Disconnect { socket, .. } => {
                 assert!(self.sockets.contains(&socket), "{socket:?} left twice");
                 self.sockets.retain(|other| *other != socket);
@@ -390,6 +445,9 @@ impl Shell {
         assert_eq!(self.transports, [], "WebSockets that nobody closed");
         // A body that never came is the shell's to give up; the session that waited has answered.
         assert_eq!(self.exchanges, [], "requests that nobody answered");
+        for (count, answered) in self.asked.values() {
+            assert_eq!(*count, Some(*answered), "each receiver is told of once");
+        }
         assert!(self.tokens.is_empty(), "acks that were never told of: {:?}", self.tokens);
         assert!(self.sessions.is_empty());
         // Those that were refused are not said to have left.

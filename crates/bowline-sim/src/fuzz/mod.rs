@@ -3,6 +3,7 @@
 
 mod driver;
 mod engineio;
+mod forwarded;
 mod hub;
 mod mutate;
 mod socketio;
@@ -33,13 +34,15 @@ pub enum Target {
     Sio4Packet,
     /// Sequences of messages as Socket.IO 5 packets.
     Sio5Packet,
+    /// The header `X-Forwarded-For`.
+    Forwarded,
     /// The hub, with inputs in any order.
     Hub,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::WsFrames,
         Self::WsDeflate,
         Self::WsHandshake,
@@ -49,6 +52,7 @@ impl Target {
         Self::EioRequest,
         Self::Sio4Packet,
         Self::Sio5Packet,
+        Self::Forwarded,
         Self::Hub,
     ];
 
@@ -64,6 +68,7 @@ impl Target {
             Self::EioRequest => "eio-request",
             Self::Sio4Packet => "sio4-packet",
             Self::Sio5Packet => "sio5-packet",
+            Self::Forwarded => "forwarded",
             Self::Hub => "hub",
         }
     }
@@ -89,6 +94,7 @@ impl Target {
             Self::EioRequest => engineio::request(data),
             Self::Sio4Packet => socketio::packets_v4(data),
             Self::Sio5Packet => socketio::packets_v5(data),
+            Self::Forwarded => forwarded::forwarded(data),
             Self::Hub => hub::hub(data),
         }
     }
@@ -107,6 +113,7 @@ impl Target {
             Self::EioFrame => engineio::valid_frame(rng),
             Self::EioRequest => engineio::valid_request(rng),
             Self::Sio4Packet | Self::Sio5Packet => socketio::valid_packets(rng),
+            Self::Forwarded => forwarded::valid_forwarded(rng),
             Self::Hub => hub::valid_hub(rng),
         };
         for _ in 0..rng.below(5) {

@@ -1,6 +1,9 @@
 //! One client: a small Engine.IO and Socket.IO client of its own, polite or not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use bowline_proto::{
     ExchangeId, Sid, TransportId,
@@ -63,6 +66,8 @@ pub(super) struct Client {
     /// It takes 16 packets in a body at most.
     pub(super) python: bool,
     pub(super) leg: Leg,
+    /// As it was told when it opened its session.
+    pub(super) ping_interval: Duration,
     probe: Probe,
     pub(super) get: Option<ExchangeId>,
     pub(super) post: Option<ExchangeId>,
@@ -105,6 +110,7 @@ impl Client {
             deflate,
             python,
             leg: Leg::Opening,
+            ping_interval: Duration::MAX,
             probe: Probe::Idle,
             get: None,
             post: None,

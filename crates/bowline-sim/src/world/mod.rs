@@ -126,6 +126,8 @@ enum Parcel {
     Heartbeat(usize),
     /// A handler does something.
     Whim,
+    /// The configuration changes.
+    Configure,
     /// A handler has made up its mind.
     Later(Command),
     TurnEnd,
@@ -163,6 +165,8 @@ enum Method {
 
 struct World<'a> {
     rng: Rng,
+    /// Who changes the configuration, if anybody does.
+    operator: Option<Rng>,
     now: Time,
     hub: Hub,
     config: Config,
@@ -205,7 +209,7 @@ impl<'a> World<'a> {
         };
         let config = Config {
             ping_interval: Duration::from_millis(500 + rng.word() % 25_000),
-            ping_timeout: Duration::from_secs(20),
+            ping_timeout: LONGEST_PING_TIMEOUT,
             upgrades: !rng.one_in(4),
             limits: Limits {
                 queued_bytes_per_session: *rng.pick(&[4_194_304, 4_194_304, 4_000]),
@@ -222,6 +226,7 @@ impl<'a> World<'a> {
         let hub = Hub::new(config.clone(), [3; 16]);
         let mut world = Self {
             rng,
+            operator: None,
             now: Time::ZERO,
             hub,
             config,
@@ -251,7 +256,27 @@ impl<'a> World<'a> {
             world.post(delay, Parcel::Arrival);
         }
         world.post(Duration::ZERO, Parcel::Whim);
+        // Not in all, so that those that once failed happen as they did.
+        if seed % 4 == 1 {
+            world.operator = Some(Rng::new(!seed));
+            world.post(Duration::from_secs(1), Parcel::Configure);
+        }
         world
+    }
+
+    /// The configuration changes. Clients keep the heartbeat they were told: one that is held to
+    /// another is dropped though it keeps the protocol.
+    fn configure(&mut self) {
+        let Some(operator) = &mut self.operator else { return };
+        if self.quiet {
+            return;
+        }
+        let seconds = |seconds| Duration::from_secs(seconds);
+        self.config.ping_interval = *operator.pick(&[seconds(1), seconds(25)]);
+        self.config.ping_timeout = *operator.pick(&[seconds(8), LONGEST_PING_TIMEOUT]);
+        let delay = Duration::from_millis(operator.word() % 20_000);
+        self.feed(Input::Configure(Box::new(self.config.clone())), Expected::default());
+        self.post(delay, Parcel::Configure);
     }
 
     /// The restless part.
@@ -308,8 +333,7 @@ impl<'a> World<'a> {
             client.mute = true;
             client.excused = true;
         }
-        let longest =
-            self.config.ping_interval + self.config.ping_timeout + Duration::from_secs(60);
+        let longest = LONGEST_PING_INTERVAL + LONGEST_PING_TIMEOUT + Duration::from_secs(60);
         let until = self.now + longest;
         while self.now < until {
             let next = self.hub.poll_timeout().map_or(until, |(at, _)| at);
@@ -391,9 +415,11 @@ impl<'a> World<'a> {
                 if self.clients[index].leg != Leg::Gone {
                     self.clients[index].heartbeat();
                     self.pump(index);
-                    self.post(self.config.ping_interval, Parcel::Heartbeat(index));
+                    let interval = self.clients[index].ping_interval;
+                    self.post(interval, Parcel::Heartbeat(index));
                 }
             }
+            Parcel::Configure => self.configure(),
             Parcel::Whim => {
                 if !self.quiet {
                     let burst = if self.rng.one_in(40) { 60 } else { 1 };
@@ -504,6 +530,7 @@ impl<'a> World<'a> {
 
     fn open(&mut self, index: usize) {
         let client = &mut self.clients[index];
+        client.ping_interval = self.config.ping_interval;
         let (id, version) = (client.sid, client.version);
         let agent = if client.python { "python-engineio" } else { "Mozilla/5.0" };
         let headers = vec![("user-agent".to_owned(), agent.to_owned())];
@@ -513,6 +540,7 @@ impl<'a> World<'a> {
             query: String::new(),
             headers,
             address: None,
+            own: false,
         });
         self.numbers += 1;
         let origin = if self.rng.one_in(3) {
@@ -768,6 +796,7 @@ impl<'a> World<'a> {
                     args,
                     volatile,
                     report,
+                    ack: None,
                     forwarded,
                 })
             }
@@ -847,7 +876,10 @@ impl<'a> World<'a> {
             Command::Disconnect { socket, close } => {
                 expected = self.model.disconnect(*socket, *close);
             }
-            Command::Send { .. } | Command::Close { .. } => {}
+            Command::SetData { .. }
+            | Command::Expire { .. }
+            | Command::Send { .. }
+            | Command::Close { .. } => {}
         }
         if let Some(reached) = reached {
             self.counts.broadcasts += 1;
@@ -998,7 +1030,7 @@ impl<'a> World<'a> {
         let mut said = told.iter().peekable();
         while let Some(event) = said.peek() {
             let socket = match event {
-                Event::Ack { socket, token, result: Err(AckError::TimedOut) } => {
+                Event::Ack { socket, token, result: Err(AckError::TimedOut), .. } => {
                     self.model.expire(*socket, *token);
                     said.next();
                     continue;
@@ -1161,3 +1193,6 @@ impl<'a> World<'a> {
         }
     }
 }
+
+const LONGEST_PING_INTERVAL: Duration = Duration::from_millis(25_500);
+const LONGEST_PING_TIMEOUT: Duration = Duration::from_secs(20);

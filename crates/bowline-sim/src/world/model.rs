@@ -85,7 +85,7 @@ impl Told {
         match event.clone() {
             Event::Connect { namespace, auth, .. } => Self::Connect { namespace, auth },
             Event::Event { socket, args, ack } => Self::Event { socket, args, ack },
-            Event::Ack { socket, token, result } => Self::Ack { socket, token, result },
+            Event::Ack { socket, token, result, .. } => Self::Ack { socket, token, result },
             Event::Disconnect { socket, reason } => Self::Disconnect { socket, reason },
             Event::Open { .. } | Event::Message { .. } | Event::Close { .. } => {
                 panic!("{event:?} is not of Socket.IO")
