@@ -1,9 +1,10 @@
-//! Outbound connections: drives [`bowline_proto::client`] over TCP.
+//! Outbound connections: drives [`bowline_proto::client`] over TCP and TLS.
 //!
 //! [`connect`] opens a session and joins the namespace of its URL; the [`Connection`] it returns is
 //! one session and does not come back by itself when that is over. What is sent, and when, is
 //! decided in `bowline-proto`; here bytes are moved: `http` and `websocket` carry them, `driver` is
-//! the one loop. It has no TLS yet.
+//! the one loop. [`Wire`] is for checks: it makes single requests and says how each of them went. [`Pool`] makes
+//! HTTP requests to one server on connections that are used again.
 //!
 //! Everything has a deadline: connecting ([`Options::connect_timeout`]), opening, joining, an
 //! upgrade, a POST (the timeouts of [`Config`]), an ack (its own), a silent server (the heartbeat it
@@ -14,8 +15,11 @@ mod driver;
 mod entropy;
 mod http;
 mod limit;
+mod pool;
 mod target;
+mod tls;
 mod websocket;
+mod wire;
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
@@ -34,7 +38,11 @@ use tokio::{
 };
 
 use driver::{Command, Driver};
+pub use pool::{HttpAnswer, HttpFailure, Kept, Origin, Pool};
+pub use rustls_pki_types::CertificateDer;
 use target::Target;
+pub use tls::Trust;
+pub use wire::{Answer, Refusal, Wire, WireSocket};
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -49,6 +57,12 @@ pub struct Options {
     pub headers: Vec<(String, String)>,
     /// How long a TCP connection, and the handshake of a WebSocket on it, may take. Default 10 s.
     pub connect_timeout: Duration,
+    /// Bytes that every TCP connection begins with, before TLS: a header of the PROXY protocol for
+    /// servers that expect one. Default none.
+    pub preface: Vec<u8>,
+    /// Which servers are believed where the URL asks for TLS. Default: those the operating system
+    /// trusts.
+    pub trust: Trust,
     /// The most bytes of a message, or of a polling body, that are read. Default 16 MiB: all that a
     /// server may have queued for one session, in base64.
     pub max_message_bytes: usize,
@@ -61,12 +75,14 @@ impl Default for Options {
             auth: None,
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(10),
+            preface: Vec::new(),
+            trust: Trust::System,
             max_message_bytes: 16 * 1024 * 1024,
         }
     }
 }
 
-/// Opens a session at `url`, `http://host:port/namespace?query`, and joins the namespace, `/` if
+/// Opens a session at `url`, `https://host:port/namespace?query`, and joins the namespace, `/` if
 /// the URL names none. With [`Protocol::EngineIo`] there are no namespaces and the path is ignored;
 /// the path of the engine itself is [`Config::path`].
 ///
@@ -310,10 +326,10 @@ impl std::error::Error for Gone {}
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectError {
-    /// The URL is not `http://…` or `ws://…`, or has a user and a password.
+    /// The URL does not begin with `http`, `https`, `ws` or `wss`, or has a user and a password.
     InvalidUrl,
-    /// The URL asks for TLS, which is not in this version.
-    TlsUnsupported,
+    /// The URL asks for TLS, and there is no root certificate to believe.
+    NoRoots,
     /// The session did not open, or ended before the namespace was joined.
     Closed {
         /// Why.
@@ -331,7 +347,9 @@ impl fmt::Display for ConnectError {
             Self::InvalidUrl => {
                 f.write_str("the URL is not of the form http://host:port/namespace")
             }
-            Self::TlsUnsupported => f.write_str("TLS is not in this version; use http:// or ws://"),
+            Self::NoRoots => f.write_str(
+                "this machine has no root certificates; Debian has them in `ca-certificates`",
+            ),
             Self::Closed { reason, detail } if detail.is_empty() => {
                 write!(f, "the session did not open: {}", reason.name())
             }

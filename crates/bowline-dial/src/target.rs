@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
-use crate::{ConnectError, Options};
+use crate::{
+    ConnectError, Options,
+    tls::{Stream, Tls},
+};
 
 /// One server, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub(crate) struct Target {
     pub(crate) authority: String,
     pub(crate) headers: Vec<(String, String)>,
     connect_timeout: Duration,
+    preface: Vec<u8>,
+    tls: Option<Tls>,
     pub(crate) max_message_bytes: usize,
 }
 
@@ -28,17 +33,19 @@ pub(crate) struct Rest {
 impl Target {
     pub(crate) fn parse(url: &str, options: &Options) -> Result<(Self, Rest), ConnectError> {
         let uri = url.parse::<http::Uri>().map_err(|_| ConnectError::InvalidUrl)?;
-        let port = match uri.scheme_str() {
-            Some("http" | "ws") => uri.port_u16().unwrap_or(80),
-            Some("https" | "wss") => return Err(ConnectError::TlsUnsupported),
+        let (secure, port) = match uri.scheme_str() {
+            Some("http" | "ws") => (false, 80),
+            Some("https" | "wss") => (true, 443),
             Some(_) | None => return Err(ConnectError::InvalidUrl),
         };
+        let port = uri.port_u16().unwrap_or(port);
         let authority = uri.authority().ok_or(ConnectError::InvalidUrl)?;
         // Credentials in a URL end up in logs; they belong into a header.
         if authority.as_str().contains('@') {
             return Err(ConnectError::InvalidUrl);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = if secure { Some(Tls::new(&host, &options.trust)?) } else { None };
         let mut headers = options.headers.clone();
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("user-agent")) {
             let agent = concat!("bowline/", env!("CARGO_PKG_VERSION"));
@@ -50,19 +57,27 @@ impl Target {
             authority: authority.as_str().to_owned(),
             headers,
             connect_timeout: options.connect_timeout,
+            preface: options.preface.clone(),
+            tls,
             max_message_bytes: options.max_message_bytes,
         };
         let namespace = if uri.path().is_empty() { "/" } else { uri.path() }.to_owned();
         Ok((target, Rest { namespace, query: uri.query().unwrap_or_default().to_owned() }))
     }
 
-    /// Opens a TCP connection in time.
-    pub(crate) async fn connect(&self) -> Result<TcpStream, String> {
-        let connecting = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = self.in_time("connecting", connecting).await?;
-        // A small packet must not wait for the acknowledgement of the last one.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+    /// Opens a connection in time.
+    pub(crate) async fn connect(&self) -> Result<Stream, String> {
+        let connecting = async {
+            let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+            // A small packet must not wait for the acknowledgement of the last one.
+            let _ = stream.set_nodelay(true);
+            stream.write_all(&self.preface).await?;
+            match &self.tls {
+                Some(tls) => tls.connect(stream).await,
+                None => Ok(Stream::Plain(stream)),
+            }
+        };
+        self.in_time("connecting", connecting).await
     }
 
     /// Gives something that belongs to opening a connection its time.
@@ -82,6 +97,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Trust;
 
     #[test]
     fn a_url_names_server_namespace_and_query() {
@@ -89,6 +105,11 @@ mod tests {
         let (target, rest) = parse("http://example.com/admin?token=1").unwrap();
         assert_eq!((target.host.as_str(), target.port), ("example.com", 80));
         assert_eq!(rest, Rest { namespace: "/admin".to_owned(), query: "token=1".to_owned() });
+        // Roots are the machine's, which may have none.
+        let trust = Trust::Only(vec![].into());
+        let options = Options { trust, ..Options::default() };
+        let (target, _) = Target::parse("wss://example.com", &options).unwrap();
+        assert_eq!((target.port, target.tls.is_some()), (443, true));
         let (target, rest) = parse("ws://[::1]:8000").unwrap();
         assert_eq!((target.host.as_str(), target.port), ("::1", 8000));
         assert_eq!(target.authority, "[::1]:8000");
@@ -98,8 +119,8 @@ mod tests {
     #[test]
     fn a_url_that_cannot_be_dialled_is_refused() {
         let error = |url| Target::parse(url, &Options::default()).unwrap_err();
-        assert_eq!(error("https://example.com"), ConnectError::TlsUnsupported);
-        for url in ["", "example.com", "/path", "ftp://example.com", "http://user:pw@example.com"] {
+        for url in ["", "example.com", "/path", "ftp://example.com", "https://user:pw@example.com"]
+        {
             assert_eq!(error(url), ConnectError::InvalidUrl, "{url}");
         }
     }

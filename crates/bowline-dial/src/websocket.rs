@@ -1,6 +1,11 @@
 //! The WebSocket of a connection: dialled, read, written, closed.
 
-use std::{future, io, sync::Arc};
+use std::{
+    future, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
 
 use bowline_proto::{
     client::write_frame,
@@ -12,8 +17,7 @@ use bowline_proto::{
     },
 };
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf},
     task::JoinSet,
     time::timeout,
 };
@@ -22,6 +26,7 @@ use crate::{
     entropy::Entropy,
     limit::{KEPT_WRITE_BYTES, READ_BYTES, WEBSOCKET_CLOSE_MAX},
     target::Target,
+    tls::Stream,
 };
 
 /// The one WebSocket that a session has at most.
@@ -40,13 +45,17 @@ enum State {
 
 /// A connection whose handshake is done.
 pub(crate) struct Open {
-    stream: TcpStream,
+    stream: Stream,
     decoder: Decoder,
     config: DecodeConfig,
     /// Bytes that are to be decoded: at first, what came with the handshake's answer.
     input: Vec<u8>,
+    /// How the reading ended, for whoever comes to it.
+    end: Option<(Lost, String)>,
     out: Vec<u8>,
     written: usize,
+    /// What was written is with the kernel.
+    flushed: bool,
 }
 
 /// What happened to it.
@@ -110,12 +119,13 @@ impl WebSocket {
                 if may_read && !open.input.is_empty() {
                     return Ready::Open;
                 }
-                tokio::select! {
-                    // An error is found again by the read or write that follows.
-                    _ = open.stream.readable(), if may_read => Ready::Open,
-                    _ = open.stream.writable(), if open.written < open.out.len() => Ready::Open,
-                    else => future::pending().await,
-                }
+                future::poll_fn(|cx| {
+                    let read = may_read && open.poll_read(cx).is_ready();
+                    // An error is found again by the write that follows.
+                    let written = open.has_unsent() && open.poll_write(cx).is_ready();
+                    if read || written { Poll::Ready(Ready::Open) } else { Poll::Pending }
+                })
+                .await
             }
         }
     }
@@ -142,24 +152,11 @@ impl WebSocket {
     /// Reads once and decodes all of it.
     fn read(&mut self, heard: &mut Vec<Heard>) {
         let State::Open(open) = &mut self.state else { return };
-        if open.input.is_empty() {
-            open.input.resize(READ_BYTES, 0);
-            match open.stream.try_read(&mut open.input) {
-                Ok(0) => {
-                    heard.push(
-                        self.lose(Lost::Closed, "the server closed the connection".to_owned()),
-                    );
-                    return;
-                }
-                Ok(len) => open.input.truncate(len),
-                Err(error) => {
-                    open.input.clear();
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        heard.push(self.lose(Lost::Failed, format!("reading: {error}")));
-                    }
-                    return;
-                }
-            }
+        // Whether there is more is asked again before anything is waited for.
+        let _ = open.poll_read(&mut Context::from_waker(Waker::noop()));
+        if let Some((why, detail)) = open.end.take() {
+            heard.push(self.lose(why, detail));
+            return;
         }
 
         let mut input = &mut open.input[..];
@@ -224,18 +221,53 @@ pub(crate) enum Ready {
 }
 
 impl Open {
-    fn try_write(&mut self) -> io::Result<()> {
-        while self.written < self.out.len() {
-            match self.stream.try_write(&self.out[self.written..]) {
-                Ok(len) => self.written += len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
+    /// Reads once, unless something is there to be taken.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.input.is_empty() || self.end.is_some() {
+            return Poll::Ready(());
+        }
+        self.input.resize(READ_BYTES, 0);
+        let mut buf = ReadBuf::new(&mut self.input);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buf);
+        let len = buf.filled().len();
+        self.input.truncate(len);
+        match ready!(polled) {
+            Ok(()) if len > 0 => {}
+            Ok(()) => {
+                self.end = Some((Lost::Closed, "the server closed the connection".to_owned()));
             }
+            Err(error) => self.end = Some((Lost::Failed, format!("reading: {error}"))),
+        }
+        Poll::Ready(())
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.written < self.out.len() || !self.flushed
+    }
+
+    /// Writes until all is with the kernel.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() {
+            self.flushed = false;
+            let unsent = &self.out[self.written..];
+            self.written += ready!(Pin::new(&mut self.stream).poll_write(cx, unsent))?;
         }
         self.written = 0;
         self.out.clear();
         self.out.shrink_to(KEPT_WRITE_BYTES);
-        Ok(())
+        if !self.flushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what can be written at once; who waits for the rest asks again.
+    fn try_write(&mut self) -> io::Result<()> {
+        match self.poll_write(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Writes the rest and reads until the server closes, which is its part (RFC 6455 section 7.1.1).
@@ -243,6 +275,7 @@ impl Open {
     /// last.
     async fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.stream.write_all(&self.out[self.written..]).await?;
+        self.stream.flush().await?;
         self.input.resize(READ_BYTES, 0);
         while self.stream.read(&mut self.input).await? > 0 {}
         Ok(())
@@ -255,6 +288,7 @@ async fn handshake(target: &Target, path: &str, key: [u8; 16]) -> Result<Open, S
         .map_err(|error| error.to_string())?;
     let mut stream = target.connect().await?;
     stream.write_all(handshake.request()).await.map_err(|error| error.to_string())?;
+    stream.flush().await.map_err(|error| error.to_string())?;
     let mut input = Vec::new();
     loop {
         let read = stream.read_buf(&mut input).await.map_err(|error| error.to_string())?;
@@ -272,8 +306,10 @@ async fn handshake(target: &Target, path: &str, key: [u8; 16]) -> Result<Open, S
                 decoder: Decoder::new(Role::Client),
                 config,
                 input,
+                end: None,
                 out: Vec::new(),
                 written: 0,
+                flushed: true,
             });
         }
     }
