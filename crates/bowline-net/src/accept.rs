@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -183,7 +183,8 @@ async fn accept(local: Local, listener: TcpListener, door: Door) {
         }
         let shard = process.choose_shard(here);
         // Closed at once: an address with more than its share must not keep the others out.
-        let Some(permit) = Permit::new(&process, shard, door, peer.ip()) else { continue };
+        let address = counted_address(&process, peer.ip());
+        let Some(permit) = Permit::new(&process, shard, door, address) else { continue };
         if shard == here {
             local.serve(stream, peer, door, permit);
         } else if let Ok(stream) = stream.into_std() {
@@ -191,4 +192,12 @@ async fn accept(local: Local, listener: TcpListener, door: Door) {
             process.shards[usize::from(shard)].mailbox.push(Message::Connection(arrival));
         }
     }
+}
+
+/// The address that a connection counts under from the start. A proxy speaks for many, and says
+/// for whom only later.
+fn counted_address(process: &Process, peer: IpAddr) -> Option<IpAddr> {
+    let settings = process.settings();
+    let proxies = &settings.proxies;
+    (!proxies.trusts(peer) && !proxies.expects_header(peer)).then_some(peer)
 }

@@ -1,11 +1,11 @@
 //! How a server is described before it is bound.
 
 use std::{
-    fmt, io,
+    fmt, io, mem,
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bowline_proto::{
@@ -13,15 +13,21 @@ use bowline_proto::{
     limit::Limits as SessionLimits,
 };
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use crate::{
     admin::AdminService,
-    admission::{Admission, Door},
+    admission::Door,
     clock::Clock,
+    components::{ComponentError, Components, Progress, Spec},
+    forwarded::Proxies,
     handler::{EngineHandler, Handler},
     limit::{self, Limits},
-    process::{Handlers, Process},
+    probe::{self, ProbeHandler},
+    process::Process,
     server::{Bound, Server},
+    settings::{Handlers, Settings},
+    tls::{Certificates, Tls, TlsError},
 };
 
 /// Describes a server. Made by [`Server::builder`]; every setter has the default that `bowline
@@ -40,6 +46,12 @@ pub struct Builder {
     page: Option<Bytes>,
     namespaces: Vec<Arc<dyn Handler>>,
     engine_handler: Option<Arc<dyn EngineHandler>>,
+    components: Vec<Spec>,
+    public_url: Option<String>,
+    proxies: Proxies,
+    tls: Option<Tls>,
+    started: Option<Instant>,
+    bound: Option<Instant>,
 }
 
 /// The part of `[engine]` that concerns HTTP.
@@ -47,23 +59,63 @@ pub struct Builder {
 pub(crate) struct Engine {
     /// Begins and ends with a slash.
     pub(crate) path: String,
+    /// Where the requests of sessions go that opened before it changed, the latest first.
+    pub(crate) former_paths: Vec<String>,
     pub(crate) polling: bool,
     pub(crate) websocket: bool,
     pub(crate) allow_eio3: bool,
     pub(crate) compression: bool,
-    pub(crate) max_payload_bytes: usize,
+    /// What a body may have at most: `engine.max-payload`, or more while sessions may be open that
+    /// were told more. The hub knows which may how much.
+    pub(crate) max_body_bytes: usize,
+    /// The transports that sessions may be on which opened before the last change.
+    pub(crate) served_polling: bool,
+    pub(crate) served_websocket: bool,
     pub(crate) cors_allowed_origins: Vec<String>,
     pub(crate) cookie: Option<String>,
 }
 
-/// What goes from a builder to the process.
-pub(crate) struct Parts {
-    pub(crate) engine: Engine,
-    pub(crate) limits: Limits,
-    pub(crate) drain: Duration,
-    pub(crate) page: Option<Bytes>,
-    pub(crate) admin_service: Option<Arc<dyn AdminService>>,
+impl Engine {
+    /// Whether requests with this path are for the engine.
+    pub(crate) fn is_below(&self, path: &str) -> bool {
+        path.starts_with(&*self.path)
+            || self.former_paths.iter().any(|former| path.starts_with(&**former))
+    }
+
+    /// Takes over what a change must not take from sessions that are open.
+    pub(crate) fn follow(&mut self, before: &Self) {
+        let former = std::iter::once(&before.path).chain(&before.former_paths);
+        let former = former.filter(|path| **path != self.path).take(limit::FORMER_PATHS);
+        self.former_paths = former.cloned().collect();
+        self.max_body_bytes = self.max_body_bytes.max(before.max_body_bytes);
+        self.served_polling |= before.served_polling;
+        self.served_websocket |= before.served_websocket;
+    }
+}
+
+/// What a builder says that may change while a server runs.
+pub(crate) struct Described {
+    pub(crate) settings: Settings,
+    pub(crate) hub: hub::Config,
     pub(crate) handlers: Handlers,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// What goes from a builder to the process for good.
+pub(crate) struct Parts {
+    pub(crate) admin_service: Option<Arc<dyn AdminService>>,
+    pub(crate) components: Arc<Components>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) started: Started,
+    /// The first public address.
+    pub(crate) public: SocketAddr,
+}
+
+/// When the program began, and when it had its addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Started {
+    pub(crate) began: Instant,
+    pub(crate) bound: Instant,
 }
 
 /// The builder cannot be bound.
@@ -71,6 +123,10 @@ pub(crate) struct Parts {
 pub enum BindError {
     /// The operator's or the application's settings contradict one another. The text names them.
     Invalid(&'static str),
+    /// The components contradict one another.
+    Components(ComponentError),
+    /// The certificate cannot be used.
+    Tls(TlsError),
     /// An address cannot be listened on.
     Listen {
         /// The address.
@@ -86,6 +142,8 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(why) => f.write_str(why),
+            Self::Components(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Adopt(source) => write!(f, "a socket that was handed over is unusable: {source}"),
         }
@@ -96,6 +154,8 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Invalid(_) => None,
+            Self::Components(error) => Some(error),
+            Self::Tls(error) => Some(error),
             Self::Listen { source, .. } | Self::Adopt(source) => Some(source),
         }
     }
@@ -109,22 +169,38 @@ impl Builder {
             adopted: Vec::new(),
             admin_service: None,
             shards: None,
-            hub: hub::Config::default(),
+            hub: hub::Config {
+                // Before any other, so that no pattern takes it from the probe.
+                namespaces: vec![NamespaceRule {
+                    pattern: NamespacePattern::new(probe::NAMESPACE),
+                    handler: 0,
+                }],
+                ..hub::Config::default()
+            },
             engine: Engine {
                 path: String::new(),
+                former_paths: Vec::new(),
                 polling: true,
                 websocket: true,
                 allow_eio3: true,
                 compression: false,
-                max_payload_bytes: 0,
+                max_body_bytes: 0,
+                served_polling: true,
+                served_websocket: true,
                 cors_allowed_origins: Vec::new(),
                 cookie: None,
             },
             limits: Limits::default(),
             drain: limit::DRAIN,
             page: None,
-            namespaces: Vec::new(),
+            namespaces: vec![Arc::new(ProbeHandler)],
             engine_handler: None,
+            components: Vec::new(),
+            public_url: None,
+            proxies: Proxies::default(),
+            tls: None,
+            started: None,
+            bound: None,
         }
     }
 
@@ -305,20 +381,96 @@ impl Builder {
         self
     }
 
+    /// Adds a part of the application that takes its time: a model, a cache, a connection. `load`
+    /// runs on a thread of its own once the server [runs](Server::run) and everything in `needs` is
+    /// ready, beside all others of which that is true; clients are answered meanwhile. It is ready
+    /// when `load` returns, and failed when that is an error, or a panic; what needs it is then
+    /// skipped.
+    ///
+    /// `/health/ready` tells how far each component is, and is 503 until all `required` ones are
+    /// ready. A name has 1 to 100 bytes and is a label of metrics. Default none: ready at once.
+    pub fn component<E: fmt::Display>(
+        mut self,
+        name: impl Into<String>,
+        needs: &[&str],
+        required: bool,
+        load: impl FnOnce(&Progress) -> Result<(), E> + Send + 'static,
+    ) -> Self {
+        self.components.push(Spec {
+            name: name.into(),
+            needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+            required,
+            load: Box::new(move |progress| load(progress).map_err(|error| error.to_string())),
+        });
+        self
+    }
+
+    /// `health.public-url`: the way clients come, `https://example.com`, often by way of a proxy;
+    /// `/health/websocket` takes it. A path in it is put before the path of the engine. Default
+    /// none: it goes straight to the first public listener.
+    pub fn public_url(mut self, url: impl Into<Option<String>>) -> Self {
+        self.public_url = url.into();
+        self
+    }
+
+    /// `server.tls`: the public listeners speak TLS 1.2 and 1.3, with this certificate. Admin
+    /// listeners do not. Default none: they speak plain HTTP.
+    pub fn tls(mut self, tls: impl Into<Option<Tls>>) -> Self {
+        self.tls = tls.into();
+        self
+    }
+
+    /// `server.trusted-proxies`: what connections from there say of the client's address is
+    /// believed: their `X-Forwarded-For`, and their PROXY protocol header. They do not count under
+    /// `limits.connections-per-address`; the WebSockets they pass on count under the address of
+    /// their client. Default none.
+    pub fn trusted_proxies(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+        self.proxies.trusted = proxies.into_iter().collect();
+        self
+    }
+
+    /// `server.proxy-protocol`: connections to the public listeners begin with a PROXY protocol
+    /// header, version 1 or 2; without one they are closed. If
+    /// [`trusted_proxies`](Self::trusted_proxies) are named, it is expected of those alone, and
+    /// else of everybody. Default false.
+    pub fn proxy_protocol(mut self, header: bool) -> Self {
+        self.proxies.header = header;
+        self
+    }
+
+    /// When the program began, which [`Handle::startup`](crate::Handle::startup) counts from.
+    /// Default: when this process did, to 10 ms.
+    pub fn started(mut self, at: Instant) -> Self {
+        self.started = Some(at);
+        self
+    }
+
+    /// When the addresses were bound, where that was done by whoever handed the sockets over.
+    /// Default: at the end of [`bind`](Self::bind).
+    pub fn bound(mut self, at: Instant) -> Self {
+        self.bound = Some(at);
+        self
+    }
+
     /// Binds every address. From here on clients connect; they are answered when the server
     /// [runs](Server::run).
     ///
     /// # Errors
     ///
     /// [`BindError::Invalid`] if there is no address, no handler or no transport, or a number is
-    /// out of range; [`BindError::Listen`] if an address cannot be had.
-    pub fn bind(self) -> Result<Server, BindError> {
-        let shards = self.check()?;
-        let connections = self.limits.connections.unwrap_or_else(default_connections);
-        let per_address = self.limits.connections_per_address.unwrap_or(connections);
-        let admission = Admission::new(connections, per_address, self.limits.handshakes_per_second);
+    /// out of range; [`BindError::Components`] if a component needs one that there is not, or itself
+    /// by way of others; [`BindError::Tls`] if the certificate cannot be used;
+    /// [`BindError::Listen`] if an address cannot be had.
+    pub fn bind(mut self) -> Result<Server, BindError> {
+        let shards = self.check_place()?;
+        self.check()?;
+        let clock = Clock::start();
+        let components = Components::new(clock, mem::take(&mut self.components))
+            .map_err(BindError::Components)?;
+        let certificates = Arc::new(Certificates::new(Arc::clone(&components)));
+        certificates.set(self.tls.clone()).map_err(BindError::Tls)?;
         let mut listeners = Vec::new();
-        for (door, listener) in self.adopted {
+        for (door, listener) in mem::take(&mut self.adopted) {
             let bound = listener
                 .set_nonblocking(true)
                 .and_then(|()| Ok(Bound { door, address: listener.local_addr()?, listener }));
@@ -334,45 +486,74 @@ impl Builder {
             listeners.push(listener.map_err(|source| BindError::Listen { address, source })?);
         }
 
+        let first = listeners.iter().find(|it| it.door == Door::Public).map(|it| it.address);
+        let parts = Parts {
+            public: first.ok_or(BindError::Invalid(NO_ADDRESS))?,
+            admin_service: self.admin_service.take(),
+            components,
+            certificates,
+            started: Started {
+                began: self.started.unwrap_or_else(Clock::start_of_process),
+                bound: self.bound.unwrap_or_else(Clock::system_now),
+            },
+        };
+        let process = Process::new(self.describe()?, parts, shards, clock);
+        Ok(Server::new(Arc::new(process), listeners))
+    }
+
+    /// Takes out what may change while a server runs.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Invalid`] as for [`bind`](Self::bind), addresses and shards aside.
+    pub(crate) fn describe(self) -> Result<Described, BindError> {
+        self.check()?;
         let mut engine = self.engine;
         if engine.path.is_empty() {
             let bare = self.engine_handler.is_some();
             engine.path = if bare { "/engine.io/" } else { "/socket.io/" }.to_owned();
         }
-        engine.max_payload_bytes = self.hub.limits.max_payload_bytes;
-        let hub = hub::Config {
-            shards: shards as u8,
-            upgrades: engine.websocket,
-            allow_eio3: engine.allow_eio3,
-            ..self.hub
-        };
-        let parts = Parts {
+        engine.max_body_bytes = self.hub.limits.max_payload_bytes;
+        engine.served_polling = engine.polling;
+        engine.served_websocket = engine.websocket;
+        let hub =
+            hub::Config { upgrades: engine.websocket, allow_eio3: engine.allow_eio3, ..self.hub };
+        let settings = Settings {
             engine,
             limits: self.limits,
             drain: self.drain,
             page: self.page,
-            admin_service: self.admin_service,
-            handlers: Handlers { namespaces: self.namespaces, engine: self.engine_handler },
+            public_url: self.public_url,
+            proxies: self.proxies,
         };
-        let process = Arc::new(Process::new(parts, shards, admission, Clock::start()));
-        Ok(Server::new(process, listeners, hub))
+        let handlers = Handlers { namespaces: self.namespaces, engine: self.engine_handler };
+        Ok(Described { settings, hub, handlers, tls: self.tls })
     }
 
-    /// Checks the settings against one another, and says how many shards there will be.
-    fn check(&self) -> Result<usize, BindError> {
+    /// Checks where the server shall be, and says how many shards there will be.
+    fn check_place(&self) -> Result<usize, BindError> {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let shards = self.shards.unwrap_or_else(|| cores().min(limit::SHARDS_MAX));
-        let engine = &self.engine;
         let public = |(door, _): &(Door, TcpListener)| *door == Door::Public;
-        let wrong = if self.listen.is_empty() && !self.adopted.iter().any(public) {
-            "there is no address to listen on"
+        if self.listen.is_empty() && !self.adopted.iter().any(public) {
+            Err(BindError::Invalid(NO_ADDRESS))
         } else if !(1..=limit::SHARDS_MAX).contains(&shards) {
-            "server.shards must be 1 to 255"
-        } else if !engine.polling && !engine.websocket {
+            Err(BindError::Invalid("server.shards must be 1 to 255"))
+        } else {
+            Ok(shards)
+        }
+    }
+
+    /// Checks the settings against one another.
+    fn check(&self) -> Result<(), BindError> {
+        let engine = &self.engine;
+        // The first is the probe's.
+        let named = self.namespaces.len() > 1;
+        let wrong = if !engine.polling && !engine.websocket {
             "engine.transports names no transport"
-        } else if self.namespaces.is_empty() && self.engine_handler.is_none() {
+        } else if !named && self.engine_handler.is_none() {
             "there is no handler: add a namespace, or one for Engine.IO alone"
-        } else if !self.namespaces.is_empty() && self.engine_handler.is_some() {
+        } else if named && self.engine_handler.is_some() {
             "a server speaks Socket.IO or Engine.IO alone, not both"
         } else if self.namespaces.len() > usize::from(u16::MAX) {
             "there are more than 65,535 namespaces"
@@ -385,15 +566,18 @@ impl Builder {
         } else if self.limits.connections == Some(0)
             || self.limits.connections_per_address == Some(0)
             || self.limits.handshakes_per_second == 0
+            || self.limits.handshakes_per_second_per_address == Some(0)
             || self.limits.request_head.is_zero()
         {
             "a limit of zero would refuse everybody"
         } else {
-            return Ok(shards);
+            return Ok(());
         };
         Err(BindError::Invalid(wrong))
     }
 }
+
+const NO_ADDRESS: &str = "there is no address to listen on";
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -416,15 +600,13 @@ fn is_token(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// As many as descriptors allow.
-fn default_connections() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let descriptors =
-        limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    descriptors.saturating_sub(limit::RESERVED_DESCRIPTORS).max(1)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens as a server does that is [bound](Builder::bind), for a process that hands the socket to
+/// another one, which [adopts](Builder::adopt) it. Port 0 is any free one.
+///
+/// # Errors
+///
+/// Those of the system: often that another process has the address.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     // So that a server can start again while connections of the last one are in TIME_WAIT.

@@ -10,6 +10,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context as TaskContext, Poll, ready},
+    time::Duration,
 };
 
 use bowline_proto::{Time, limit::LimitKey, websocket::close_frame};
@@ -19,7 +20,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
 };
 
@@ -29,7 +30,10 @@ use crate::{
     clock::Clock,
     limit,
     mailbox::{Adoption, Entry, Message},
+    opening,
+    process::Process,
     routes,
+    stream::Stream,
 };
 
 /// One HTTP connection, as its requests see it.
@@ -40,6 +44,8 @@ pub(crate) struct Connection {
     pub(crate) standing: Standing,
     /// Set by the request that turns this connection into a WebSocket.
     pub(crate) ticket: RefCell<Option<Ticket>>,
+    /// The place of this connection, until it moves on.
+    pub(crate) permit: RefCell<Option<Permit>>,
     /// The answer to the handshake of a WebSocket, which goes out together with the first packet.
     held: RefCell<Vec<u8>>,
     /// A response went out before its request was read to the end.
@@ -71,15 +77,19 @@ pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     door: Door,
-    permit: Permit,
+    mut permit: Permit,
 ) {
     let process = local.process();
-    let head_time = match permit.standing {
-        Standing::Served => process.limits.request_head,
-        Standing::Full | Standing::AddressFull => {
-            process.limits.request_head.min(limit::OVERFLOW_HEAD)
+    let (stream, peer) = if opening::is_needed(process, door, peer) {
+        // Boxed: it is large, and over when the connection has hardly begun.
+        match Box::pin(opening::open(local, stream, peer, &mut permit)).await {
+            Some(opened) => opened,
+            None => return,
         }
+    } else {
+        (Stream::Plain(stream), peer)
     };
+    let head_time = head_time(process, permit.standing);
     let watch = Watch::new(process.clock, process.clock.now() + head_time);
     let connection = Rc::new(Connection {
         local: local.clone(),
@@ -87,6 +97,7 @@ pub(crate) async fn serve(
         door,
         standing: permit.standing,
         ticket: RefCell::new(None),
+        permit: RefCell::new(Some(permit)),
         held: RefCell::default(),
         unread_body: Cell::new(false),
         watch,
@@ -99,26 +110,35 @@ pub(crate) async fn serve(
         End::Over => {}
         End::Broken => return,
         End::TimedOut => {
+            // One that was merely idle ends like any other.
             if connection.watch.phase.get() != Phase::Idle {
                 process.counters.on_limit(LimitKey::RequestHead);
+                return;
             }
-            return;
         }
     }
     let parts = http.into_parts();
-    let stream = parts.io.into_inner().stream;
+    part(&connection, parts.io.into_inner().stream, parts.read_buf).await;
+}
+
+/// What happens to a connection that HTTP is done with. `unread` came behind the last request.
+async fn part(connection: &Connection, stream: Stream, unread: Bytes) {
+    let permit = connection.permit.take();
     match connection.ticket.take() {
         Some(Ticket { shard, deflate, entry: Some(entry) }) => {
-            let Ok(stream) = stream.into_std() else { return };
+            let Ok((stream, tls)) = stream.into_std() else { return };
+            let Some(permit) = permit else { return };
             let adoption = Box::new(Adoption {
                 stream,
+                tls,
                 head: connection.held.take().into(),
-                unread: parts.read_buf,
+                unread,
                 entry,
                 deflate,
                 permit,
             });
-            process.shards[usize::from(shard)].mailbox.push(Message::Adopt(adoption));
+            let shards = &connection.local.process().shards;
+            shards[usize::from(shard)].mailbox.push(Message::Adopt(adoption));
         }
         Some(Ticket { entry: None, .. }) => {
             // A WebSocket that nothing serves is told so before it ends.
@@ -127,7 +147,18 @@ pub(crate) async fn serve(
             linger(stream, &last).await;
         }
         None if connection.unread_body.get() => linger(stream, &[]).await,
+        // Without it the client could not tell the end from a cut.
+        None if stream.is_tls() => say_goodbye(stream).await,
         None => {}
+    }
+}
+
+/// How long the head of a first request may take.
+pub(crate) fn head_time(process: &Process, standing: Standing) -> Duration {
+    let head_time = process.settings().limits.request_head;
+    match standing {
+        Standing::Served => head_time,
+        Standing::Full | Standing::AddressFull => head_time.min(limit::OVERFLOW_HEAD),
     }
 }
 
@@ -194,18 +225,20 @@ where
     .await
 }
 
-/// Sends the last words, which the socket has room for, and closes a connection whose peer may
-/// still be sending. To close it at once would reset it, and the response could be lost.
-async fn linger(stream: TcpStream, last: &[u8]) {
-    if !last.is_empty() && stream.try_write(last).is_err() {
-        return;
-    }
-    let Ok(stream) = stream.into_std() else { return };
-    if stream.shutdown(std::net::Shutdown::Write).is_err() {
-        return;
-    }
-    let Ok(stream) = TcpStream::from_std(stream) else { return };
+/// Tells the client that nothing more comes.
+async fn say_goodbye(mut stream: Stream) {
+    // Whether it arrives or not, the connection is over.
+    let _ = tokio::time::timeout(limit::LINGER, stream.shutdown()).await;
+}
+
+/// Sends the last words and closes a connection whose peer may still be sending. To close it at
+/// once would reset it, and the response could be lost.
+pub(crate) async fn linger(mut stream: Stream, last: &[u8]) {
     let drain = async {
+        if stream.write_all(last).await.is_err() || stream.shutdown().await.is_err() {
+            return;
+        }
+        let stream = stream.into_tcp();
         let mut left = limit::LINGER_BYTES;
         let mut scratch = vec![0; 16 * 1024];
         while left > 0 && stream.readable().await.is_ok() {
@@ -259,7 +292,7 @@ impl Watch {
         }
     }
 
-    fn on_read(&self, request_head: std::time::Duration) {
+    fn on_read(&self, request_head: Duration) {
         match self.phase.get() {
             Phase::Fresh => self.phase.set(Phase::Head),
             Phase::Idle => {
@@ -291,7 +324,7 @@ impl Watch {
 
 /// A socket that tells its connection's [`Watch`] what happens on it.
 struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     connection: Rc<Connection>,
 }
 
@@ -316,7 +349,7 @@ impl AsyncRead for Watched {
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             let connection = &self.connection;
-            connection.watch.on_read(connection.local.process().limits.request_head);
+            connection.watch.on_read(connection.local.process().settings().limits.request_head);
         }
         Poll::Ready(Ok(()))
     }
@@ -354,7 +387,12 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let poll = Pin::new(&mut self.stream).poll_flush(cx);
+        if self.stream.is_tls() {
+            // What was written went no further than its buffer.
+            self.connection.watch.on_write(poll.is_pending());
+        }
+        poll
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {

@@ -5,18 +5,23 @@ use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration
 use bowline_proto::{
     Command, Hub, SessionKey, Sid, SocketKey,
     hub::SocketView,
+    limit::LimitKey,
     socketio::Args,
-    wall::{self, AckError, AckRequest, DisconnectReason, Handshake},
+    wall::{self, AckError, AckRequest, DisconnectReason, ErrorCode, Handshake, SocketData},
     websocket::Message as Payload,
 };
 use bytestring::ByteString;
 
 use crate::{
+    builder::{BindError, Builder},
     entropy::Entropy,
+    gather::Shares,
     limit,
     mailbox::{Busy, Message, ShardStats, Task},
+    packet_log::PacketLogs,
     process::Process,
     stats::Stats,
+    tls::{CertificateView, TlsError},
 };
 
 /// The application behind a namespace.
@@ -89,11 +94,16 @@ pub struct Ack {
 /// of the same name of a [`Handle`]. Dropped unanswered, the client is refused.
 pub struct ConnectRequest {
     pub(crate) socket: SocketRef,
+    session: SessionRef,
+    /// The Socket.IO sid it will have.
+    id: Sid,
     namespace: ByteString,
     auth: Option<ByteString>,
     handshake: Arc<Handshake>,
     /// Where a refusal goes when this is dropped; `None` once it was answered.
     unanswered: Option<Arc<Process>>,
+    /// Called when this is dropped without having been accepted.
+    refused: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 /// An event for many sockets of one namespace, on all shards.
@@ -111,7 +121,7 @@ pub struct Context<'a> {
 /// The same for other threads. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
-    process: Arc<Process>,
+    pub(crate) process: Arc<Process>,
     /// The shard that runs what could run on any.
     home: u8,
 }
@@ -121,7 +131,9 @@ pub(crate) struct Desk {
     pub(crate) wishes: VecDeque<Wish>,
     pub(crate) acks: HashMap<u64, AckCallback>,
     pub(crate) reports: HashMap<u64, Report>,
+    pub(crate) shares: Shares,
     pub(crate) entropy: Entropy,
+    pub(crate) packet_logs: PacketLogs,
     next_token: u64,
 }
 
@@ -148,17 +160,29 @@ pub(crate) struct Report {
 impl ConnectRequest {
     pub(crate) fn new(
         process: &Arc<Process>,
-        socket: SocketRef,
+        (socket, session): (SocketRef, SessionRef),
+        id: Sid,
         namespace: ByteString,
         auth: Option<ByteString>,
         handshake: Arc<Handshake>,
     ) -> Self {
-        Self { socket, namespace, auth, handshake, unanswered: Some(Arc::clone(process)) }
+        let unanswered = Some(Arc::clone(process));
+        Self { socket, session, id, namespace, auth, handshake, unanswered, refused: None }
     }
 
     /// The socket that will join, if it is accepted.
     pub fn socket(&self) -> SocketRef {
         self.socket
+    }
+
+    /// The session it belongs to, which may have sockets in other namespaces.
+    pub fn session(&self) -> SessionRef {
+        self.session
+    }
+
+    /// The Socket.IO sid that the socket will have, if it is accepted.
+    pub fn sid(&self) -> Sid {
+        self.id
     }
 
     /// The namespace the client named, which a pattern may have matched.
@@ -176,15 +200,33 @@ impl ConnectRequest {
         &self.handshake
     }
 
+    /// Has `told` called if whoever answers does not let the client in. For handlers that look at a
+    /// request before another one answers it, and keep something for the socket: it will not
+    /// disconnect if it never joins. The last one that is given counts.
+    pub fn on_refusal(&mut self, told: impl FnOnce() + Send + Sync + 'static) {
+        self.refused = Some(Box::new(told));
+    }
+
     /// Marks it as answered.
     fn take(mut self) -> SocketRef {
         self.unanswered = None;
         self.socket
     }
+
+    /// Marks it as accepted.
+    fn accepted(mut self) -> (SocketRef, Command) {
+        let id = self.id;
+        self.refused = None;
+        let socket = self.take();
+        (socket, Command::Accept { socket: socket.key, id })
+    }
 }
 
 impl Drop for ConnectRequest {
     fn drop(&mut self) {
+        if let Some(refused) = self.refused.take() {
+            refused();
+        }
         if let Some(process) = self.unanswered.take() {
             let command = Command::Refuse {
                 socket: self.socket.key,
@@ -216,6 +258,7 @@ impl Broadcast {
             args,
             volatile: false,
             report: None,
+            ack: None,
             forwarded: false,
         })
     }
@@ -242,13 +285,27 @@ impl Broadcast {
 impl Context<'_> {
     /// Lets a client in.
     pub fn accept(&mut self, request: ConnectRequest) -> SocketRef {
-        let socket = request.take();
-        if socket.shard == self.shard {
-            let id = self.desk.entropy.sid(self.shard);
-            self.desk.wishes.push_back(Wish::Here(Command::Accept { socket: socket.key, id }));
-        } else {
-            self.desk.wishes.push_back(Wish::There(socket.shard, Message::Accept(socket.key)));
+        let (socket, accept) = request.accepted();
+        self.command(socket.shard, accept);
+        socket
+    }
+
+    /// Lets a client in that is in `rooms` and has `data` before it hears so, and before any event
+    /// of it comes.
+    pub fn accept_with<R: Into<ByteString>>(
+        &mut self,
+        request: ConnectRequest,
+        rooms: impl IntoIterator<Item = R>,
+        data: Option<SocketData>,
+    ) -> SocketRef {
+        let (socket, accept) = request.accepted();
+        for room in rooms {
+            self.join(socket, room);
         }
+        if data.is_some() {
+            self.set_data(socket, data);
+        }
+        self.command(socket.shard, accept);
         socket
     }
 
@@ -335,6 +392,20 @@ impl Context<'_> {
         self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() });
     }
 
+    /// Keeps data with a socket for as long as it lives, in place of what was kept before. Read it
+    /// with [`Context::socket`].
+    pub fn set_data(&mut self, socket: SocketRef, data: Option<SocketData>) {
+        self.command(socket.shard, Command::SetData { socket: socket.key, data });
+    }
+
+    /// Sends a socket away after some time, for example when its token ends: its client gets an event
+    /// `error` with `{"code", "message"}` of `code` and is removed from the namespace; if it still
+    /// waits to be let in, it is refused. The latest time that was given counts, and
+    /// [`Duration::MAX`] lets it stay.
+    pub fn expire(&mut self, socket: SocketRef, after: Duration, code: ErrorCode) {
+        self.command(socket.shard, Command::Expire { socket: socket.key, after, code });
+    }
+
     /// Removes a socket from its namespace. Its client stays away until it is told otherwise.
     pub fn disconnect(&mut self, socket: SocketRef) {
         self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false });
@@ -361,10 +432,28 @@ impl Context<'_> {
         (socket.shard == self.shard).then(|| self.hub.socket(socket.key)).flatten()
     }
 
+    /// The session of a socket of this shard, which may still wait to be let in.
+    pub fn session_of(&self, socket: SocketRef) -> Option<SessionRef> {
+        let here = (socket.shard == self.shard).then_some(socket.key)?;
+        Some(SessionRef { shard: self.shard, key: self.hub.session_of(here)? })
+    }
+
+    /// The rooms that a socket of this shard has joined, its own not among them.
+    pub fn rooms(&self, socket: SocketRef) -> impl Iterator<Item = &str> {
+        let here = (socket.shard == self.shard).then_some(socket.key);
+        here.into_iter().flat_map(|key| self.hub.rooms_of(key))
+    }
+
     /// The socket of this shard with this Socket.IO sid.
     pub fn find_socket(&self, id: Sid) -> Option<SocketRef> {
         let key = self.hub.find_socket(id)?;
         Some(SocketRef { shard: self.shard, key })
+    }
+
+    /// Counts somebody who was refused because of a limit that the application keeps, and lets the
+    /// log say so once a minute at most.
+    pub fn count_refused(&self, limit: LimitKey) {
+        self.process.counters.on_refused(limit, self.process.clock.now());
     }
 
     /// The same abilities for other threads.
@@ -394,8 +483,25 @@ impl Handle {
 
     /// Lets a client in.
     pub fn accept(&self, request: ConnectRequest) -> SocketRef {
-        let socket = request.take();
-        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Accept(socket.key));
+        let (socket, accept) = request.accepted();
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Command(accept));
+        socket
+    }
+
+    /// Lets a client in that is in `rooms` and has `data` before it hears so, and before any event
+    /// of it comes.
+    pub fn accept_with<R: Into<ByteString>>(
+        &self,
+        request: ConnectRequest,
+        rooms: impl IntoIterator<Item = R>,
+        data: Option<SocketData>,
+    ) -> SocketRef {
+        let socket = request.socket;
+        let rooms: Vec<ByteString> = rooms.into_iter().map(Into::into).collect();
+        let task: Task = Box::new(move |cx| {
+            cx.accept_with(request, rooms, data);
+        });
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Task(task));
         socket
     }
 
@@ -409,6 +515,25 @@ impl Handle {
         let socket = request.take();
         let command = Command::Refuse { socket: socket.key, message: message.into(), data };
         self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Command(command));
+    }
+
+    /// Runs code on the shard of a socket, between two reads of its sockets: what it asks of its
+    /// context is done as one, in order, and after all that this thread had done before by answering
+    /// requests or by this method. It must not block.
+    ///
+    /// Always taken, so that an answer cannot get lost: whoever calls it bounds how much it has under
+    /// way. Only a server that has stopped drops it.
+    pub fn run(&self, socket: SocketRef, task: impl FnOnce(&mut Context<'_>) + Send + 'static) {
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Task(Box::new(task)));
+    }
+
+    /// Has something done on the shard of a socket, with all that a handler can do there.
+    pub fn call(
+        &self,
+        socket: SocketRef,
+        doing: impl FnOnce(&mut Context<'_>) + Send + 'static,
+    ) -> Result<(), Busy> {
+        self.run_on(socket.shard, Box::new(doing))
     }
 
     /// Sends an event to one socket.
@@ -438,18 +563,7 @@ impl Handle {
     /// Sends an event to many sockets, on all shards. At each of them it comes after what this
     /// thread asked for before.
     pub fn broadcast(&self, broadcast: Broadcast) -> Result<(), Busy> {
-        let shards = &self.process.shards;
-        if shards.iter().any(|port| port.mailbox.is_full(limit::MAILBOX_MAX)) {
-            return Err(Busy);
-        }
-        for port in shards {
-            // Another thread may have taken the last place meanwhile; a broadcast that reached
-            // some shards reaches all.
-            let message = Message::Forwarded(broadcast.0.clone());
-            port.mailbox.push_outer(message, usize::MAX)?;
-        }
-        self.process.counters.on_broadcast();
-        Ok(())
+        self.to_all(|| Message::Forwarded(broadcast.0.clone()))
     }
 
     /// Sends an event to many sockets. `done` is called once all shards have said how many they
@@ -472,6 +586,16 @@ impl Handle {
         self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() })
     }
 
+    /// Keeps data with a socket, as [`Context::set_data`].
+    pub fn set_data(&self, socket: SocketRef, data: Option<SocketData>) -> Result<(), Busy> {
+        self.command(socket.shard, Command::SetData { socket: socket.key, data })
+    }
+
+    /// Sends a socket away after some time, as [`Context::expire`].
+    pub fn expire(&self, socket: SocketRef, after: Duration, code: ErrorCode) -> Result<(), Busy> {
+        self.command(socket.shard, Command::Expire { socket: socket.key, after, code })
+    }
+
     /// Removes a socket from its namespace.
     pub fn disconnect(&self, socket: SocketRef) -> Result<(), Busy> {
         self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false })
@@ -490,6 +614,41 @@ impl Handle {
     /// Engine.IO alone: closes a session.
     pub fn close_session(&self, session: SessionRef) -> Result<(), Busy> {
         self.command(session.shard, Command::Close { session: session.key })
+    }
+
+    /// Replaces what may change while the server runs by what a freshly described builder says:
+    /// everything but addresses, adopted sockets, shards, the admin service, components and whether
+    /// it speaks Socket.IO. Nobody is dropped: sessions keep what they were told when they opened,
+    /// down to the path and the transport they are on; a namespace that has another handler now is
+    /// handled by that one from here on, and one that no rule names any more keeps its sockets and
+    /// its handler and lets nobody else in. Limits count from now on, for those who are here too.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Invalid`] and [`BindError::Tls`] as [`Builder::bind`] says them; then nothing has
+    /// changed.
+    pub fn reconfigure(&self, builder: Builder) -> Result<(), BindError> {
+        self.process.reconfigure(builder)
+    }
+
+    /// The certificate of the public listeners; `None` if they do not speak TLS.
+    pub fn certificate(&self) -> Option<CertificateView> {
+        self.process.certificates.view()
+    }
+
+    /// When that certificate stops being valid, in seconds since 1970.
+    pub fn certificate_expiry(&self) -> Option<i64> {
+        self.certificate().map(|certificate| certificate.expires)
+    }
+
+    /// Looks at the files of the certificate now instead of within the next two seconds. Whether
+    /// there was something new, which counts for the handshakes from here on.
+    ///
+    /// # Errors
+    ///
+    /// What is there now cannot be used, and what was in use stays.
+    pub fn look_at_certificate(&self) -> Result<bool, TlsError> {
+        self.process.certificates.look()
     }
 
     /// Whether the server has begun to stop.
@@ -519,6 +678,21 @@ impl Handle {
         mailbox.push_outer(Message::Command(command), limit::MAILBOX_MAX)
     }
 
+    /// Hands each shard its share of a broadcast.
+    pub(crate) fn to_all(&self, mut share: impl FnMut() -> Message) -> Result<(), Busy> {
+        let shards = &self.process.shards;
+        if shards.iter().any(|port| port.mailbox.is_full(limit::MAILBOX_MAX)) {
+            return Err(Busy);
+        }
+        for port in shards {
+            // Another thread may have taken the last place meanwhile; a broadcast that reached
+            // some shards reaches all.
+            port.mailbox.push_outer(share(), usize::MAX)?;
+        }
+        self.process.counters.on_broadcast();
+        Ok(())
+    }
+
     fn run_on(&self, shard: u8, task: Task) -> Result<(), Busy> {
         let mailbox = &self.process.shards[usize::from(shard)].mailbox;
         mailbox.push_outer(Message::Task(task), limit::MAILBOX_MAX)
@@ -537,13 +711,15 @@ impl Desk {
             wishes: VecDeque::new(),
             acks: HashMap::new(),
             reports: HashMap::new(),
+            shares: Shares::default(),
             entropy,
+            packet_logs: PacketLogs::default(),
             next_token: 0,
         }
     }
 
     /// A token that no other shard of the process draws.
-    fn token(&mut self, shard: u8) -> u64 {
+    pub(crate) fn token(&mut self, shard: u8) -> u64 {
         self.next_token += 1;
         (u64::from(shard) << 56) | self.next_token
     }

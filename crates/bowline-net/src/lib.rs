@@ -28,6 +28,10 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] goes on from here: state, acks, rooms, authentication, binary, broadcasts from
+//! outside. A server also loads [components](Builder::component) and says
+//! [how ready](Handle::components) it is, and its [counters](Handle::stats) are one call away.
+//!
 //! Inside: a [`Server`] is a thread per *shard*. `accept` lets connections in, `connection` and
 //! `routes` speak HTTP, `transport` holds the WebSockets, which have left HTTP and tokio behind,
 //! and `shard` is the loop that takes what is ready to the hub and carries out what the hub wants.
@@ -39,40 +43,67 @@ mod admin;
 mod admission;
 mod builder;
 mod clock;
+mod components;
 mod connection;
 mod cors;
 mod echo;
 mod entropy;
 mod exchange;
+mod forwarded;
+mod gather;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handler;
+mod health;
+mod hold;
+mod idle_cut;
+mod inspect;
 mod limit;
 mod mailbox;
+mod members;
+mod opening;
 mod overdue;
+mod packet_log;
+mod probe;
 mod process;
+mod proxy_protocol;
+mod refusal;
 mod relay;
 mod routes;
 mod server;
+mod settings;
 mod shard;
 mod stats;
+mod stream;
+mod tls;
 mod transport;
 
 pub use bowline_proto::{
     Sid,
-    hub::{SocketView, Stats as HubStats},
+    hub::{Histogram, Measured, SocketView, Stats as HubStats},
     limit::{LimitKey, Limits as SessionLimits},
     socketio,
-    wall::{AckError, DisconnectReason, Handshake},
+    wall::{AckError, DisconnectReason, ErrorCode, Handshake, SocketData, TooMuchData},
     websocket::Message,
 };
 
 pub use admin::{AdminAnswer, AdminService};
-pub use builder::{BindError, Builder};
+pub use builder::{BindError, Builder, listen};
+pub use components::{ComponentError, ComponentState, ComponentView, Progress, Readiness};
 pub use echo::Echo;
+pub use gather::Gathered;
 pub use handler::{
     Ack, Broadcast, ConnectRequest, Context, EngineHandler, Handle, Handler, SessionRef, SocketRef,
 };
+pub use health::Startup;
+pub use hold::{Delivery, HeldEnd};
+pub use inspect::{RoomInfo, RoomList, SocketFilter, SocketInfo, SocketList, Whom};
 pub use limit::Limits;
 pub use mailbox::Busy;
+pub use packet_log::PacketLogError;
+pub use probe::{ProbeReport, ProbeStep, StepOutcome};
+pub use refusal::Refusal;
 pub use relay::Relay;
 pub use server::{RunError, Server};
-pub use stats::{AcceptError, Stats};
+pub use stats::{AcceptError, Stats, WebSocketEnd};
+pub use tls::{CertificateView, Tls, TlsError, TlsOutcome};

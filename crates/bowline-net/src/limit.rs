@@ -16,6 +16,10 @@ pub struct Limits {
     /// the same size; beyond it handshakes are answered 429. Default 10,000: what one core opens
     /// while it still serves those it has.
     pub handshakes_per_second: u32,
+    /// `limits.handshakes-per-second-per-address`: the same for sessions of one address, an IPv6
+    /// network of 64 bits counting as one; behind trusted proxies the one they name. Default:
+    /// `handshakes_per_second`.
+    pub handshakes_per_second_per_address: Option<u32>,
     /// `limits.request-head`: how long a client may take to send the head of a request. Default
     /// 5 s.
     pub request_head: Duration,
@@ -27,8 +31,21 @@ impl Default for Limits {
             connections: None,
             connections_per_address: None,
             handshakes_per_second: 10_000,
+            handshakes_per_second_per_address: None,
             request_head: Duration::from_secs(5),
         }
+    }
+}
+
+impl Limits {
+    /// How many connections may be open, whether it was said or follows from the descriptors.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.connections.unwrap_or_else(|| {
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+            let descriptors =
+                limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1)
+        })
     }
 }
 
@@ -44,6 +61,10 @@ pub(crate) const OVERFLOW_MAX: usize = 16;
 /// shorter: while it says nothing it keeps others from being told.
 pub(crate) const OVERFLOW_HEAD: Duration = Duration::from_secs(1);
 
+/// Addresses whose handshakes are counted apart at a time, for a second each; strangers beyond
+/// them share one count.
+pub(crate) const HANDSHAKE_ADDRESSES: usize = 16 * 1024;
+
 /// Connections of the admin listeners at a time; they are not counted among the others.
 pub(crate) const ADMIN_MAX: usize = 24;
 
@@ -54,8 +75,19 @@ pub(crate) const ADMIN_BODY_BYTES: usize = 1024 * 1024;
 /// again would spin: the connection stays in the queue and keeps the listener readable.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the log says at most that accepting rests.
-pub(crate) const ACCEPT_LOG_PAUSE: Duration = Duration::from_secs(60);
+/// How often the log says at most that accepting rests, or that clients are refused.
+pub(crate) const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the files of the certificate are looked at. A new one is read within this time, and
+/// twice it is what a second file may be written later than the first.
+pub(crate) const CERTIFICATE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Bytes of a PEM file that are read. A long chain with its comments is a tenth of it.
+pub(crate) const PEM_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of a PROXY protocol header: version 1 has 107 at most, version 2 as many as a proxy adds
+/// fields, certificates of clients among them.
+pub(crate) const PROXY_HEADER_BYTES: usize = 4096;
 
 /// Connections that may wait for `accept`. The kernel cuts it to `net.core.somaxconn`.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
@@ -131,6 +163,75 @@ pub(crate) const DRAINED_PER_SECOND: u64 = 1_000;
 
 /// How long connections may take, after the last session of a drain is closed, to hear of it.
 pub(crate) const DRAIN_TAIL: Duration = Duration::from_secs(3);
+
+/// Bytes of the name of a component: it is a label of metrics.
+pub(crate) const COMPONENT_NAME_BYTES: usize = 100;
+
+/// Bytes of what a component says of its progress or its failure: enough for a message, and a
+/// health check that is asked every second stays small.
+pub(crate) const COMPONENT_TEXT_BYTES: usize = 1_000;
+
+/// How long a step of a probe may take: what takes longer is broken for people too.
+pub(crate) const PROBE_STEP: Duration = Duration::from_secs(5);
+
+/// How long a whole probe may take: those who ask wait themselves, often 10 s.
+pub(crate) const PROBE_ALL: Duration = Duration::from_secs(10);
+
+/// How long a probe's goodbye may take.
+pub(crate) const PROBE_GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long the result of a probe is kept: whoever asks more often gets it again.
+pub(crate) const PROBE_KEPT: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer to a probe: the error page of a proxy fits.
+pub(crate) const PROBE_BYTES: usize = 256 * 1024;
+
+/// WebSockets that ended without a close frame which each shard remembers, to tell a proxy's idle
+/// timeout by: enough for many clients of one that cuts, little to look through.
+pub(crate) const IDLE_ENDS: usize = 64;
+
+/// How long such an end tells of the present.
+pub(crate) const IDLE_ENDS_FOR: Duration = Duration::from_secs(600);
+
+/// How many of them must be alike: fewer may be chance.
+pub(crate) const IDLE_ENDS_ALIKE: usize = 5;
+
+/// The shortest idle timeout that is believed: scripts that do one thing and end are alike too.
+pub(crate) const IDLE_CUT_MIN: Duration = Duration::from_secs(1);
+
+/// Sockets, or rooms, that are listed at a time: describing them takes a shard's time.
+pub(crate) const LISTED: usize = 1_000;
+
+/// Sockets that are disconnected in one turn of a shard when an operator wants a room emptied.
+pub(crate) const DISMISSED_PER_TURN: usize = 100;
+
+/// Rooms that sockets are put into or taken out of in one turn of a shard when somebody outside
+/// wants many to be.
+pub(crate) const MOVES_PER_TURN: usize = 1_000;
+
+/// Bytes of the acks that are gathered from the receivers of one broadcast.
+pub(crate) const GATHERED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Broadcasts that wait for somebody to receive them.
+pub(crate) const HELD: usize = 1_000;
+
+/// Bytes of such broadcasts.
+pub(crate) const HELD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Rooms that are listed of one socket.
+pub(crate) const LISTED_ROOMS: usize = 100;
+
+/// Sessions of one shard whose packets may be logged: each packet is compared with all of them.
+pub(crate) const PACKET_LOGS: usize = 64;
+
+/// How long packets are logged at most: a log that was forgotten ends by itself.
+pub(crate) const PACKET_LOG_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Characters of a packet that are logged: its event, and what it is about.
+pub(crate) const PACKET_LOG_CHARS: usize = 200;
+
+/// Paths of the engine at which sessions are still found that opened there before it changed.
+pub(crate) const FORMER_PATHS: usize = 16;
 
 /// Shards at most: a [`Sid`](bowline_proto::Sid) names its shard in one byte.
 pub(crate) const SHARDS_MAX: usize = 255;

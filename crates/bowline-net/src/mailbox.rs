@@ -8,20 +8,33 @@ use std::{
 };
 
 use bowline_proto::{
-    Command, ExchangeId, Sid, SocketKey,
+    Command, ExchangeId, Sid,
     engineio::{SessionRequest, TransportName, Version},
     hub,
     wall::{Broadcast, Handshake, PostBody},
 };
 use bytes::Bytes;
+use rustls::ServerConnection;
 use tokio::sync::oneshot;
 
-use crate::{admission::Permit, exchange::Reply, handler::Context};
+use crate::{
+    admission::{AddressSeat, Permit},
+    exchange::Reply,
+    handler::Context,
+    idle_cut::End,
+    settings::Plan,
+    stats::WebSocketEnd,
+};
 
 /// One message to a shard.
 pub(crate) enum Message {
-    /// A polling GET without a sid.
-    Open { exchange: ExchangeId, handshake: Arc<Handshake>, reply: oneshot::Sender<Reply> },
+    /// A polling GET without a sid. The session keeps `seat`.
+    Open {
+        exchange: ExchangeId,
+        handshake: Arc<Handshake>,
+        seat: Option<AddressSeat>,
+        reply: oneshot::Sender<Reply>,
+    },
     /// A polling GET of a session.
     Get { exchange: ExchangeId, session: SessionRequest, reply: oneshot::Sender<Reply> },
     /// A polling POST of a session. The first message of an exchange brings the `reply`.
@@ -45,12 +58,12 @@ pub(crate) enum Message {
     Reached { report: u64, receivers: usize },
     /// What a handler wants done.
     Command(Command),
-    /// A handler lets a socket in.
-    Accept(SocketKey),
     /// What a handler wants done on this shard.
     Task(Task),
     /// Somebody wants to know the counters.
     Stats(oneshot::Sender<ShardStats>),
+    /// The configuration has changed.
+    Configure(Box<Plan>),
     /// The server stops.
     Drain,
 }
@@ -61,6 +74,7 @@ pub(crate) type Task = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 /// A WebSocket on its way from an HTTP connection to its shard.
 pub(crate) struct Adoption {
     pub(crate) stream: std::net::TcpStream,
+    pub(crate) tls: Option<Box<ServerConnection>>,
     /// The answer to its request, still to be written.
     pub(crate) head: Bytes,
     /// What the client sent behind its request.
@@ -87,6 +101,8 @@ pub(crate) struct ShardStats {
     pub(crate) requests_waiting: usize,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) websocket_ends: [u64; WebSocketEnd::ALL.len()],
+    pub(crate) cut: Vec<End>,
 }
 
 /// The queues before one shard.

@@ -1,44 +1,49 @@
 //! What the shards of a process share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use bytes::Bytes;
+use arc_swap::ArcSwap;
 
 use crate::{
     admin::AdminService,
     admission::Admission,
-    builder::Engine,
+    builder::{BindError, Builder, Described, Parts, Started},
     clock::Clock,
-    handler::{EngineHandler, Handler},
-    limit::Limits,
-    mailbox::Mailbox,
+    components::Components,
+    hold::Holds,
+    mailbox::{Mailbox, Message},
+    probe::Prober,
+    refusal::Refusals,
+    settings::{Plan, Settings},
     stats::Counters,
+    tls::{Certificates, Fresh},
 };
 
 /// One process: configuration, counters, and a way to every shard.
 pub(crate) struct Process {
     pub(crate) clock: Clock,
-    pub(crate) engine: Engine,
-    pub(crate) limits: Limits,
-    /// `server.drain`.
-    pub(crate) drain: std::time::Duration,
-    /// What stands at `/` of the public listeners.
-    pub(crate) page: Option<Bytes>,
+    settings: ArcSwap<Settings>,
+    /// What shards that start, or are told of a change, work by.
+    plan: Mutex<Plan>,
     pub(crate) admin_service: Option<Arc<dyn AdminService>>,
-    pub(crate) handlers: Handlers,
     pub(crate) shards: Vec<Port>,
     pub(crate) admission: Admission,
     pub(crate) counters: Counters,
+    pub(crate) holds: Holds,
+    pub(crate) refusals: Refusals,
+    pub(crate) components: Arc<Components>,
+    pub(crate) certificates: Arc<Certificates>,
+    pub(crate) started: Started,
+    pub(crate) prober: Prober,
+    /// Where probes connect: the first public address.
+    pub(crate) public: SocketAddr,
     draining: AtomicBool,
-}
-
-/// The handlers, by [`HandlerId`](bowline_proto::wall::HandlerId).
-pub(crate) struct Handlers {
-    pub(crate) namespaces: Vec<Arc<dyn Handler>>,
-    pub(crate) engine: Option<Arc<dyn EngineHandler>>,
 }
 
 /// The outside of one shard.
@@ -50,25 +55,65 @@ pub(crate) struct Port {
 }
 
 impl Process {
-    pub(crate) fn new(
-        builder: crate::builder::Parts,
-        shards: usize,
-        admission: Admission,
-        clock: Clock,
-    ) -> Self {
+    pub(crate) fn new(described: Described, builder: Parts, shards: usize, clock: Clock) -> Self {
+        // The certificate was read before anything was bound.
+        let Described { settings, hub, handlers, tls: _ } = described;
+        let hub = bowline_proto::hub::Config { shards: shards as u8, ..hub };
         Self {
             clock,
-            engine: builder.engine,
-            limits: builder.limits,
-            drain: builder.drain,
-            page: builder.page,
+            admission: Admission::new(&settings.limits),
+            settings: ArcSwap::from_pointee(settings),
+            plan: Mutex::new(Plan::new(hub, handlers)),
             admin_service: builder.admin_service,
-            handlers: builder.handlers,
             shards: (0..shards).map(|_| Port::default()).collect(),
-            admission,
             counters: Counters::default(),
+            holds: Holds::default(),
+            refusals: Refusals::default(),
+            components: builder.components,
+            certificates: builder.certificates,
+            started: builder.started,
+            prober: Prober::default(),
+            public: builder.public,
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// The settings that count now. Not to be held over an await.
+    pub(crate) fn settings(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
+    /// What a shard works by that starts now.
+    pub(crate) fn plan(&self) -> Plan {
+        self.lock_plan().clone()
+    }
+
+    /// `engine.ping-interval`, for sessions that open now.
+    pub(crate) fn ping_interval(&self) -> std::time::Duration {
+        self.lock_plan().hub.ping_interval
+    }
+
+    /// Replaces what may change while the server runs.
+    pub(crate) fn reconfigure(&self, builder: Builder) -> Result<(), BindError> {
+        let Described { mut settings, hub, handlers, tls } = builder.describe()?;
+        // Before anything is locked: whoever wants figures does not wait for a disk that hangs.
+        let certificate = Fresh::read(tls).map_err(BindError::Tls)?;
+        // Held to the end, so that of two changes all shards hear in the same order.
+        let mut plan = self.lock_plan();
+        let next = plan.changed(hub, handlers)?;
+        self.certificates.put(certificate);
+        settings.engine.follow(&self.settings().engine);
+        self.admission.reconfigure(&settings.limits);
+        self.settings.store(Arc::new(settings));
+        *plan = next;
+        for port in &self.shards {
+            port.mailbox.push(Message::Configure(Box::new(plan.clone())));
+        }
+        Ok(())
+    }
+
+    fn lock_plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the server has begun to stop.

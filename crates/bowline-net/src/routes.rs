@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     future::poll_fn,
+    net::IpAddr,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -11,7 +12,7 @@ use std::{
 
 use bowline_proto::{
     engineio::{
-        self, PollStyle, RequestConfig, RequestError, RequestHead, Route, SessionRequest,
+        self, PollStyle, Query, RequestConfig, RequestError, RequestHead, Route, SessionRequest,
         TransportName, Version,
     },
     limit::LimitKey,
@@ -22,24 +23,28 @@ use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode,
     header::{
-        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, SET_COOKIE,
-        UPGRADE, USER_AGENT, X_XSS_PROTECTION,
+        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, ORIGIN, RETRY_AFTER,
+        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, SET_COOKIE, UPGRADE, USER_AGENT, X_XSS_PROTECTION,
     },
+    uri::Authority,
 };
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::sync::oneshot;
 
 use crate::{
-    admission::{Door, Standing},
+    admission::{AddressSeat, Door, Standing},
     builder::Engine,
     connection::{Connection, Ticket},
     cors,
     exchange::{Exchange, Reply},
+    health::{self, Check},
     limit,
     mailbox::{Entry, Message},
+    probe,
     process::Process,
+    refusal::Refusal,
 };
 
 type Answer = Response<Full<Bytes>>;
@@ -52,6 +57,10 @@ struct SessionLives;
 pub(crate) async fn respond(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
     let process = connection.local.process();
     let mut answer = route(connection, request).await;
+    if let Some(why) = answer.extensions().get::<Refusal>() {
+        process.refusals.on(*why);
+        tracing::debug!(peer = %connection.peer, reason = why.name(), "a request is refused");
+    }
     let goes_on = answer.status() == StatusCode::SWITCHING_PROTOCOLS
         || answer.extensions().get::<SessionLives>().is_some();
     // In a drain the client's next request goes to whoever listens then. As long as its session
@@ -67,32 +76,50 @@ pub(crate) async fn respond(connection: &Rc<Connection>, request: Request<Incomi
 async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
     let process = connection.local.process();
     let path = request.uri().path();
-    if path == "/health/live" {
-        return of_kind("application/json", Bytes::from_static(br#"{"status":"live"}"#));
+    // Whoever is refused may ask all the same how the server is.
+    if let Some(check) = Check::of(path) {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD, please\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        let errors = is_operator(connection, request.headers());
+        return health::answer(process, check, errors).await.map(Full::new);
     }
     match connection.standing {
         Standing::Served => {}
         Standing::Full => return refused(StatusCode::SERVICE_UNAVAILABLE, "connections"),
-        Standing::AddressFull => {
-            return refused(StatusCode::TOO_MANY_REQUESTS, "connections-per-address");
-        }
+        Standing::AddressFull => return address_is_full(),
     }
     if connection.door == Door::Admin {
         return admin(connection, request).await;
     }
-    if path.starts_with(&*process.engine.path) {
+    if process.settings().engine.is_below(path) {
         return engine(connection, request).await;
     }
-    match (path, &process.page) {
-        ("/", Some(page)) => of_kind("text/html; charset=utf-8", page.clone()),
-        _ => plain(StatusCode::NOT_FOUND, "not found\n"),
+    match (path, process.settings().page.clone()) {
+        ("/", Some(page)) => of_kind("text/html; charset=utf-8", page),
+        _ => not_found(),
     }
+}
+
+/// Whether texts that are for operators may be in an answer without anybody having shown a token:
+/// who asks must be on this machine, and not be a page in a browser that was led here by a name.
+fn is_operator(connection: &Connection, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let here = |host: &str| {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    };
+    connection.door == Door::Admin
+        && connection.peer.ip().to_canonical().is_loopback()
+        && host.parse::<Authority>().is_ok_and(|host| here(host.host()))
 }
 
 /// Hands an operator's request to the application.
 async fn admin(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
     let Some(service) = &connection.local.process().admin_service else {
-        return plain(StatusCode::NOT_FOUND, "not found\n");
+        return not_found();
     };
     let (head, body) = request.into_parts();
     let read = tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, limit::ADMIN_BODY_BYTES));
@@ -113,11 +140,13 @@ async fn admin(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
 
 /// Answers a request to the engine path.
 async fn engine(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
-    let process = connection.local.process();
-    let origins = &*process.engine.cors_allowed_origins;
-    if origins.is_empty() {
+    let settings = connection.local.process().settings();
+    if settings.engine.cors_allowed_origins.is_empty() {
+        drop(settings);
         return engine_request(connection, request).await;
     }
+    let settings = arc_swap::Guard::into_inner(settings);
+    let origins = &*settings.engine.cors_allowed_origins;
     if request.method() == Method::OPTIONS {
         return cors::preflight(origins, request.headers());
     }
@@ -128,7 +157,6 @@ async fn engine(connection: &Rc<Connection>, request: Request<Incoming>) -> Answ
 }
 
 async fn engine_request(connection: &Rc<Connection>, request: Request<Incoming>) -> Answer {
-    let engine = &connection.local.process().engine;
     let headers = request.headers();
     let upgrade = asks_for_upgrade(headers);
     let head = RequestHead {
@@ -137,15 +165,19 @@ async fn engine_request(connection: &Rc<Connection>, request: Request<Incoming>)
         origin: headers.get(ORIGIN).map(HeaderValue::as_bytes),
         upgrade,
     };
-    let config = RequestConfig {
-        polling: engine.polling,
-        websocket: engine.websocket,
-        allow_eio3: engine.allow_eio3,
-        allowed_origins: &engine.cors_allowed_origins,
-    };
-    match engineio::verify(&head, &config) {
-        Err(error) if upgrade => upgrade_refused(error.message()),
-        Err(error) => request_refused(error),
+    let settings = connection.local.process().settings();
+    let verified = verify(&head, &settings.engine);
+    let former = !request.uri().path().starts_with(&*settings.engine.path);
+    drop(settings);
+    match verified {
+        // There only sessions are found that opened there.
+        Ok(Route::Open { .. } | Route::Discard) if former => not_found(),
+        Err(error) if upgrade => upgrade_refused(error),
+        Err(error) => {
+            // Read once more, which costs those who are served nothing.
+            let asked_for = Query::parse(head.query).transport;
+            stripped_or_refused(error, request.method(), asked_for)
+        }
         Ok(Route::Discard) => match check_request(head.method, joined(headers), false) {
             Ok(accepted) => switch(connection, accepted, 0, None),
             Err(error) => handshake_refused(error),
@@ -157,11 +189,7 @@ async fn engine_request(connection: &Rc<Connection>, request: Request<Incoming>)
             let owner = session.sid.shard();
             if usize::from(owner) >= connection.local.process().shards.len() {
                 let error = RequestError::UnknownSid;
-                return if upgrade {
-                    upgrade_refused(error.message())
-                } else {
-                    request_refused(error)
-                };
+                return if upgrade { upgrade_refused(error) } else { request_refused(error) };
             }
             if upgrade {
                 attach(connection, &request, session).await
@@ -169,6 +197,27 @@ async fn engine_request(connection: &Rc<Connection>, request: Request<Incoming>)
                 poll(connection, request, session).await
             }
         }
+    }
+}
+
+/// Checks a request by its head. A transport that was switched off is still there for the sessions
+/// that may be on it.
+fn verify(head: &RequestHead<'_>, engine: &Engine) -> Result<Route, RequestError> {
+    let config = RequestConfig {
+        polling: engine.served_polling,
+        websocket: engine.served_websocket,
+        allow_eio3: engine.allow_eio3,
+        allowed_origins: &engine.cors_allowed_origins,
+    };
+    let route = engineio::verify(head, &config)?;
+    match &route {
+        Route::Open { transport: TransportName::Polling, .. } if !engine.polling => {
+            Err(RequestError::UnknownTransport)
+        }
+        Route::Open { transport: TransportName::WebSocket, .. } if !engine.websocket => {
+            Err(RequestError::UnknownTransport)
+        }
+        _ => Ok(route),
     }
 }
 
@@ -185,9 +234,15 @@ async fn open(
     if process.is_draining() {
         return retry_later(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
     }
-    if !process.admission.take_handshake(process.clock.now()) {
-        process.counters.on_limit(LimitKey::HandshakesPerSecond);
-        return retry_later(StatusCode::TOO_MANY_REQUESTS, "limits.handshakes-per-second\n");
+    let now = process.clock.now();
+    let client = client_of(connection, request);
+    if let Err(limit) = process.admission.take_handshake(now, client) {
+        process.counters.on_refused(limit, now);
+        let words = match limit {
+            LimitKey::HandshakesPerSecondPerAddress => "limits.handshakes-per-second-per-address\n",
+            _ => "limits.handshakes-per-second\n",
+        };
+        return retry_later(StatusCode::TOO_MANY_REQUESTS, words);
     }
     let handshake = Arc::new(Handshake {
         version,
@@ -200,13 +255,15 @@ async fn open(
                 (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
             })
             .collect(),
-        address: Some(connection.peer.ip().to_canonical()),
+        address: Some(client),
+        own: probe::is_own(request.headers()),
     });
     match transport {
         TransportName::WebSocket => {
             let headers = request.headers();
-            let deflate = process.engine.compression;
+            let deflate = process.settings().engine.compression;
             match check_request(request.method().as_str(), joined(headers), deflate) {
+                Ok(_) if !claim(connection, request) => address_is_full(),
                 Ok(accepted) => {
                     switch(connection, accepted, local.shard(), Some(Entry::Open(handshake)))
                 }
@@ -214,11 +271,46 @@ async fn open(
             }
         }
         TransportName::Polling => {
+            let seat = match proxied(connection, client) {
+                true => AddressSeat::take(process, client),
+                false => Ok(None),
+            };
+            let seat = match seat {
+                Ok(seat) => seat,
+                Err(limit) => {
+                    process.counters.on_refused(limit, now);
+                    return address_is_full();
+                }
+            };
             let (exchange, reply) = Exchange::new(local, local.shard());
-            exchange.tell(Message::Open { exchange: exchange.id(), handshake, reply });
-            polled(&process.engine, request.headers(), exchange.await)
+            exchange.tell(Message::Open { exchange: exchange.id(), handshake, seat, reply });
+            let reply = exchange.await;
+            polled(&process.settings().engine, request.headers(), reply)
         }
     }
+}
+
+/// The address that a request is for: the peer's, or what a trusted proxy says.
+fn client_of(connection: &Connection, request: &Request<Incoming>) -> IpAddr {
+    let settings = connection.local.process().settings();
+    settings.proxies.client_of(connection.peer.ip(), request.headers())
+}
+
+/// Whether a request is for somebody behind a trusted proxy: that connection counts for nobody, and
+/// the session does instead.
+fn proxied(connection: &Connection, client: IpAddr) -> bool {
+    let settings = connection.local.process().settings();
+    settings.proxies.trusts(connection.peer.ip()) && !settings.proxies.trusts(client)
+}
+
+/// Counts a connection that is about to be a WebSocket under the address it is for. Whether that
+/// has room; a proxy itself always has.
+fn claim(connection: &Connection, request: &Request<Incoming>) -> bool {
+    let client = client_of(connection, request);
+    if connection.local.process().settings().proxies.trusts(client) {
+        return true;
+    }
+    connection.permit.borrow_mut().as_mut().is_none_or(|permit| permit.claim(client))
 }
 
 /// Lets a WebSocket through to the session it names.
@@ -230,10 +322,13 @@ async fn attach(
     let process = connection.local.process();
     let owner = session.sid.shard();
     if let Err(error) = session.verify(find(process, session).await) {
-        return upgrade_refused(error.message());
+        return upgrade_refused(error);
     }
-    let deflate = process.engine.compression;
+    let deflate = process.settings().engine.compression;
+    // Behind a proxy its session is counted already.
+    let counted = proxied(connection, client_of(connection, request));
     match check_request(request.method().as_str(), joined(request.headers()), deflate) {
+        Ok(_) if !counted && !claim(connection, request) => address_is_full(),
         Ok(accepted) => {
             // With another transport than `websocket` there is nothing to upgrade to.
             let entry = (session.transport == TransportName::WebSocket)
@@ -266,14 +361,15 @@ async fn poll(
         && (head.method == Method::GET || head.method == Method::POST);
     if !ours {
         return match session.verify(find(process, session).await) {
-            Err(error) => request_refused(error),
+            Err(error) => stripped_or_refused(error, &head.method, Some(session.transport)),
             Ok(()) => empty(StatusCode::INTERNAL_SERVER_ERROR),
         };
     }
     let (exchange, reply) = Exchange::new(local, owner);
     if head.method == Method::GET {
         exchange.tell(Message::Get { exchange: exchange.id(), session, reply });
-        return polled(&process.engine, &head.headers, exchange.await);
+        let reply = exchange.await;
+        return polled(&process.settings().engine, &head.headers, reply);
     }
     let binary = head.headers.get(CONTENT_TYPE).is_some_and(|it| it == "application/octet-stream");
     let (reply, read) =
@@ -291,7 +387,7 @@ async fn poll(
     if !read {
         connection.unread_body.set(true);
     }
-    let mut answer = polled(&process.engine, &head.headers, reply);
+    let mut answer = polled(&process.settings().engine, &head.headers, reply);
     if !read {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -319,7 +415,7 @@ async fn post(
     let mut reply = Some(reply);
     let mut body = pin!(tokio::time::timeout(
         limit::BODY_TIMEOUT,
-        read_body(body, process.engine.max_payload_bytes)
+        read_body(body, process.settings().engine.max_body_bytes)
     ));
     // Most bodies have come with their head: then the shard hears of them once.
     let mut arrived = at_once(body.as_mut()).await;
@@ -468,7 +564,18 @@ fn said(engine: &Engine, request: &HeaderMap, response: wall::Response) -> Answe
             retry_later(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n")
         }
         wall::Response::Status(status) => {
-            empty(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let mut answer = empty(status);
+            match status {
+                StatusCode::REQUEST_TIMEOUT => {
+                    answer.extensions_mut().insert(Refusal::SlowBody);
+                }
+                StatusCode::BAD_REQUEST => {
+                    answer.extensions_mut().insert(Refusal::SessionEnded);
+                }
+                _ => {}
+            }
+            answer
         }
     }
 }
@@ -494,15 +601,33 @@ fn label_polling(request: &HeaderMap, headers: &mut HeaderMap) {
     }
 }
 
+/// The answer to a request without an upgrade, of which something on the way may have robbed it.
+fn stripped_or_refused(
+    error: RequestError,
+    method: &Method,
+    asked_for: Option<TransportName>,
+) -> Answer {
+    let mut answer = request_refused(error);
+    if error == RequestError::BadRequest
+        && method == Method::GET
+        && asked_for == Some(TransportName::WebSocket)
+    {
+        answer.extensions_mut().insert(Refusal::UpgradeStripped);
+    }
+    answer
+}
+
 fn request_refused(error: RequestError) -> Answer {
     let mut answer = of_kind("application/json", Bytes::from(error.json()));
+    answer.extensions_mut().insert(Refusal::from(error));
     *answer.status_mut() = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     answer
 }
 
 /// The one answer to an upgrade that fails, whatever the reason.
-fn upgrade_refused(message: &'static str) -> Answer {
-    let mut answer = of_kind("text/html", Bytes::from_static(message.as_bytes()));
+fn upgrade_refused(error: RequestError) -> Answer {
+    let mut answer = of_kind("text/html", Bytes::from_static(error.message().as_bytes()));
+    answer.extensions_mut().insert(Refusal::from(error));
     *answer.status_mut() = StatusCode::BAD_REQUEST;
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
@@ -511,6 +636,7 @@ fn upgrade_refused(message: &'static str) -> Answer {
 /// The answer to a WebSocket handshake that is not one.
 fn handshake_refused(error: HandshakeError) -> Answer {
     let mut answer = of_kind("text/html", Bytes::from(error.to_string()));
+    answer.extensions_mut().insert(Refusal::Handshake);
     let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_REQUEST);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -527,7 +653,11 @@ fn handshake_refused(error: HandshakeError) -> Answer {
     answer
 }
 
-/// The answer on a connection that was let in only to hear it.
+fn address_is_full() -> Answer {
+    refused(StatusCode::TOO_MANY_REQUESTS, "connections-per-address")
+}
+
+/// The answer on a connection that is good for nothing else.
 fn refused(status: StatusCode, limit: &'static str) -> Answer {
     let mut answer = retry_later(status, "");
     *answer.body_mut() = Full::new(Bytes::from(format!("limits.{limit}\n")));
@@ -539,6 +669,10 @@ fn retry_later(status: StatusCode, text: &'static str) -> Answer {
     let mut answer = plain(status, text);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     answer
+}
+
+fn not_found() -> Answer {
+    plain(StatusCode::NOT_FOUND, "not found\n")
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Answer {

@@ -11,7 +11,6 @@ use std::{
     thread,
 };
 
-use bowline_proto::hub;
 use tokio::{
     runtime::{Builder as RuntimeBuilder, LocalOptions},
     sync::oneshot,
@@ -26,7 +25,6 @@ use crate::{
 pub struct Server {
     pub(crate) process: Arc<Process>,
     listeners: Vec<Bound>,
-    pub(crate) hub: hub::Config,
 }
 
 /// One listening socket.
@@ -72,8 +70,8 @@ impl Server {
         Builder::new()
     }
 
-    pub(crate) fn new(process: Arc<Process>, listeners: Vec<Bound>, hub: hub::Config) -> Self {
-        Self { process, listeners, hub }
+    pub(crate) fn new(process: Arc<Process>, listeners: Vec<Bound>) -> Self {
+        Self { process, listeners }
     }
 
     /// The addresses clients connect to, in the order in which they were given.
@@ -147,17 +145,22 @@ impl Server {
                 listeners.push((bound.door, listener));
             }
             let process = Arc::clone(&self.process);
-            let config = self.hub.clone();
             let (tell, end) = oneshot::channel();
             thread::Builder::new()
                 .name(format!("shard-{index}"))
                 .spawn(move || {
                     // Nobody waits if the server's future was dropped.
-                    let _ = tell.send(serve(index, process, config, listeners));
+                    let _ = tell.send(serve(index, process, listeners));
                 })
                 .map_err(RunError::Start)?;
             shards.push(Running { end, over: false });
         }
+        self.process.components.start();
+        let certificates = Arc::clone(&self.process.certificates);
+        thread::Builder::new()
+            .name("certificates".to_owned())
+            .spawn(move || certificates.keep_looking())
+            .map_err(RunError::Start)?;
         Ok(shards)
     }
 }
@@ -195,12 +198,14 @@ struct StopOnDrop(Arc<Process>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
+        self.0.certificates.stop();
         stop(&self.0);
     }
 }
 
 fn stop(process: &Process) {
     if process.start_drain() {
+        process.components.stop();
         for shard in &process.shards {
             shard.mailbox.push(Message::Drain);
         }
@@ -225,7 +230,6 @@ impl Drop for CloseOnDrop {
 fn serve(
     index: u8,
     process: Arc<Process>,
-    config: hub::Config,
     listeners: Vec<(Door, TcpListener)>,
 ) -> Result<(), RunError> {
     // However the shard ends, nobody waits for its answers.
@@ -236,7 +240,7 @@ fn serve(
         .map_err(RunError::Start)?;
     runtime.block_on(async {
         let local = Local::new(index, Arc::clone(&process));
-        let shard = Shard::new(index, process, local.clone(), config).map_err(RunError::Start)?;
+        let shard = Shard::new(index, process, local.clone()).map_err(RunError::Start)?;
         for (door, listener) in listeners {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(RunError::Start)?;
             local.accept(listener, door);

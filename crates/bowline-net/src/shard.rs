@@ -12,12 +12,11 @@ use std::{
 };
 
 use bowline_proto::{
-    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Sid, Time, TransportId,
+    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Sid, SocketKey, Time, TransportId,
     engineio::SessionRequest,
-    hub,
     id::NumberHash,
     limit::LimitKey,
-    wall::{AckError, HandlerId, Lost, Origin, PostBody, Response},
+    wall::{AckError, Broadcast, HandlerId, Lost, Origin, PostBody, Response},
     websocket::{self, DecodeConfig, Incoming, OpCode},
 };
 use tokio::sync::oneshot;
@@ -28,10 +27,13 @@ use crate::{
     entropy::Entropy,
     exchange::Reply,
     handler::{Ack, ConnectRequest, Context, Desk, SessionRef, SocketRef, Wish, token_shard},
+    idle_cut::{End, Ends},
     limit,
     mailbox::{Adoption, Entry, Message, ShardStats},
     overdue::Overdue,
     process::Process,
+    settings::{Handlers, Plan},
+    stats::WebSocketEnd,
     transport::{FlushOutcome, ReadOutcome, Ready, State, Transports},
 };
 
@@ -46,13 +48,17 @@ pub(crate) struct Shard {
     /// The time of this turn.
     now: Time,
     hub: Hub,
+    handlers: Arc<Handlers>,
     desk: Desk,
     transports: Transports,
     /// HTTP requests that wait for the hub's answer.
     exchanges: HashMap<ExchangeId, Waiting, NumberHash>,
     sessions: SessionCount,
     scratch: Vec<u8>,
-    decode: DecodeConfig,
+    /// How WebSockets ended, by [`WebSocketEnd`].
+    websocket_ends: [u64; WebSocketEnd::ALL.len()],
+    /// Those that ended without a close frame.
+    cut: Ends,
     ready: Vec<Ready>,
     /// From connections and from other shards.
     inbox: VecDeque<Message>,
@@ -90,18 +96,14 @@ impl Shard {
     /// # Errors
     ///
     /// The system gave no epoll descriptor.
-    pub(crate) fn new(
-        index: u8,
-        process: Arc<Process>,
-        local: Local,
-        config: hub::Config,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(index: u8, process: Arc<Process>, local: Local) -> io::Result<Self> {
         let mut entropy = Entropy::new();
-        let max_message_bytes = config.limits.max_payload_bytes;
+        let Plan { hub: config, handlers, .. } = process.plan();
         Ok(Self {
             index,
             now: process.clock.now(),
             hub: Hub::new(config, entropy.bytes()),
+            handlers,
             sessions: SessionCount::new(Arc::clone(&process)),
             process,
             local,
@@ -109,7 +111,8 @@ impl Shard {
             transports: Transports::new()?,
             exchanges: HashMap::default(),
             scratch: vec![0; limit::SCRATCH_BYTES],
-            decode: DecodeConfig { max_message_bytes, deflate: false },
+            websocket_ends: [0; WebSocketEnd::ALL.len()],
+            cut: Ends::default(),
             ready: Vec::new(),
             inbox: VecDeque::new(),
             commands: VecDeque::new(),
@@ -230,6 +233,7 @@ impl Shard {
 
     /// Takes in what is ready, a bounded share of it, and carries out what follows.
     fn turn(&mut self) -> io::Result<()> {
+        self.transports.now = self.now;
         self.turn_sockets()?;
         for _ in 0..limit::MESSAGES_PER_TURN {
             let Some(message) = self.next_message() else { break };
@@ -361,10 +365,17 @@ impl Shard {
             if transport.state != State::Open {
                 return;
             }
-            let config = DecodeConfig { deflate: transport.deflate, ..self.decode };
+            transport.active = self.now;
+            let config = DecodeConfig {
+                max_message_bytes: transport.max_message_bytes,
+                deflate: transport.deflate,
+            };
             match transport.decoder.decode(&config, &mut input) {
                 Ok(None) => return,
                 Ok(Some(Incoming::Message(message))) => {
+                    if self.desk.packet_logs.is_on() {
+                        self.desk.packet_logs.on_message(self.now, &self.hub, id, &message);
+                    }
                     self.feed(Input::Message { transport: id, message });
                     if self.transports.is_full() {
                         self.end_turn();
@@ -376,17 +387,18 @@ impl Shard {
                 }
                 Ok(Some(Incoming::Pong(_))) => {}
                 Ok(Some(Incoming::Close(frame))) => {
+                    self.websocket_ends[WebSocketEnd::Client as usize] += u64::from(!transport.own);
                     self.transports.close(self.now, id, frame.code);
                     self.feed(Input::Lost { transport: id, why: Lost::Closed });
                     return;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "websocket closed");
-                    self.transports.close(self.now, id, Some(error.close_code()));
-                    let why = match error {
-                        websocket::Error::TooBig { .. } => Lost::TooBig,
-                        _ => Lost::Protocol,
+                    let (why, end) = match error {
+                        websocket::Error::TooBig { .. } => (Lost::TooBig, WebSocketEnd::Server),
+                        _ => (Lost::Protocol, WebSocketEnd::Broken),
                     };
+                    self.close_as(end, id, Some(error.close_code()));
                     self.feed(Input::Lost { transport: id, why });
                     return;
                 }
@@ -396,28 +408,57 @@ impl Shard {
 
     /// A socket has gone.
     fn lose(&mut self, id: TransportId, why: Lost) {
-        let known = self.transports.get_mut(id).is_some_and(|it| it.state == State::Open);
+        let open = self.transports.get_mut(id).filter(|it| it.state == State::Open);
+        let open = open.map(|it| (it.own, it.active));
         self.transports.remove(id);
-        if known {
+        if let Some((own, active)) = open {
+            if !own {
+                self.websocket_ends[WebSocketEnd::Cut as usize] += 1;
+                self.cut.note(End { at: self.now, idle: self.now - active });
+            }
             self.feed(Input::Lost { transport: id, why });
         }
     }
 
+    /// Closes a socket from this side.
+    fn close(&mut self, id: TransportId, code: Option<u16>) {
+        self.close_as(WebSocketEnd::Server, id, code);
+    }
+
+    fn close_as(&mut self, end: WebSocketEnd, id: TransportId, code: Option<u16>) {
+        let open = self.transports.get_mut(id).filter(|it| it.state == State::Open);
+        if open.is_some_and(|it| !it.own) {
+            self.websocket_ends[end as usize] += 1;
+        }
+        self.transports.close(self.now, id, code);
+    }
+
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { stream, head, unread, entry, deflate, mut permit } = adoption;
+        let Adoption { stream, tls, head, unread, entry, deflate, mut permit } = adoption;
         permit.move_to(self.index);
-        let transport = match self.transports.insert(stream, deflate, permit) {
+        let transport = match self.transports.insert(stream, tls, deflate, permit) {
             Ok(transport) => transport,
             Err(error) => {
                 tracing::warn!(%error, "a websocket cannot be watched and is closed");
                 return;
             }
         };
+        let (max_message_bytes, own) = match &entry {
+            Entry::Open(handshake) => (self.hub.max_payload_bytes(), handshake.own),
+            Entry::Attach(session) => {
+                let session = self.hub.find_session(*session).and_then(|key| self.hub.session(key));
+                session.map_or((0, false), |session| (session.max_payload_bytes, session.own))
+            }
+        };
+        if let Some(transport) = self.transports.get_mut(transport) {
+            transport.max_message_bytes = max_message_bytes;
+            transport.own = own;
+        }
         self.transports.send(transport, head);
         match entry {
             // A session that opens now would have to be closed in the same breath.
             Entry::Open(_) if self.drain.is_some() => {
-                self.transports.close(self.now, transport, Some(1001));
+                self.close(transport, Some(1001));
                 return;
             }
             Entry::Open(handshake) => {
@@ -459,19 +500,42 @@ impl Shard {
             && self.hub.socket(*socket).is_none()
         {
             // The hub says nothing of sockets that have gone.
-            self.acked(ack.token, Err(AckError::Disconnected));
+            self.acked(None, ack.token, Err(AckError::Disconnected));
             return;
         }
+        let arrived = match &command {
+            Command::Accept { socket, .. } | Command::Join { socket, .. } => Some(*socket),
+            _ => None,
+        };
         self.hub.handle_input(self.now, Input::Command(command));
         self.carry_out();
+        if let Some(socket) = arrived
+            && self.process.holds.any()
+        {
+            self.send_held(socket);
+        }
+    }
+
+    /// Sends the broadcasts that have waited for this socket.
+    fn send_held(&mut self, socket: SocketKey) {
+        let hub = &self.hub;
+        let is_for = |broadcast: &Broadcast| hub.is_receiver(socket, broadcast);
+        for broadcast in self.process.holds.take_for(self.now, is_for) {
+            self.hub.handle_input(self.now, Input::Command(Command::Broadcast(broadcast)));
+            self.carry_out();
+        }
     }
 
     fn carry_out(&mut self) {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 Output::Send { mut receivers, frame } => {
+                    let logs = self.desk.packet_logs.is_on();
                     let mut next = self.hub.next_receiver(&mut receivers);
                     while let Some(id) = next {
+                        if logs {
+                            self.desk.packet_logs.on_frames(self.now, &self.hub, id, &frame);
+                        }
                         next = self.hub.next_receiver(&mut receivers);
                         if next.is_none() {
                             // Most frames are for one: it is given away, not shared.
@@ -483,6 +547,11 @@ impl Shard {
                 }
                 Output::Respond { exchange, response } => {
                     if let Some(Waiting { reply, session }) = self.exchanges.remove(&exchange) {
+                        if self.desk.packet_logs.is_on()
+                            && let Response::Payload(body) = &response
+                        {
+                            self.desk.packet_logs.on_payload(self.now, &self.hub, session, body);
+                        }
                         let lives =
                             self.drain.is_none() || self.hub.session_transport(session).is_some();
                         let kind = if lives { Reply::Live } else { Reply::Last };
@@ -490,9 +559,7 @@ impl Shard {
                         let _ = reply.send(kind(response));
                     }
                 }
-                Output::Close { transport, code } => {
-                    self.transports.close(self.now, transport, code)
-                }
+                Output::Close { transport, code } => self.close(transport, code),
                 Output::Deliver { handler, event } => self.deliver(handler, event),
                 Output::Forward(broadcast) => self.forward(&broadcast),
                 Output::Reached { report, receivers } => self.on_reached(report, receivers),
@@ -500,7 +567,7 @@ impl Shard {
         }
     }
 
-    fn forward(&mut self, broadcast: &bowline_proto::wall::Broadcast) {
+    fn forward(&mut self, broadcast: &Broadcast) {
         for peer in (0..self.process.shards.len() as u8).filter(|peer| *peer != self.index) {
             let mailbox = &self.process.shards[usize::from(peer)].mailbox;
             let waiting = mailbox.push(Message::Forwarded(broadcast.clone()));
@@ -517,7 +584,10 @@ impl Shard {
             mailbox.push(Message::Reached { report, receivers });
             return;
         }
-        let Some(pending) = self.desk.reports.get_mut(&report) else { return };
+        let Some(pending) = self.desk.reports.get_mut(&report) else {
+            self.desk.shares.on_reached(report, receivers);
+            return;
+        };
         pending.receivers += receivers;
         pending.shards_left = pending.shards_left.saturating_sub(1);
         if pending.shards_left == 0
@@ -538,50 +608,62 @@ impl Shard {
             Event::Event { socket, args, ack } => {
                 let socket = socket_ref(socket);
                 let ack = ack.map(|id| Ack { socket, id });
-                self.call(|cx, process| {
-                    process.handlers.namespaces[index].on_event(cx, socket, args, ack);
+                self.call(|cx, handlers| {
+                    handlers.namespaces[index].on_event(cx, socket, args, ack);
                 });
             }
-            Event::Connect { socket, namespace, auth, handshake } => self.call(|cx, process| {
-                let socket = socket_ref(socket);
-                let request = ConnectRequest::new(process, socket, namespace, auth, handshake);
-                process.handlers.namespaces[index].on_connect(cx, request);
+            Event::Connect { socket, namespace, auth, handshake } => self.call(|cx, handlers| {
+                let id = cx.desk.entropy.sid(shard);
+                // One that has gone already has no session.
+                let session = session_ref(cx.hub.session_of(socket).unwrap_or_default());
+                let of = (socket_ref(socket), session);
+                let request = ConnectRequest::new(cx.process, of, id, namespace, auth, handshake);
+                handlers.namespaces[index].on_connect(cx, request);
             }),
-            Event::Disconnect { socket, reason } => self.call(|cx, process| {
-                process.handlers.namespaces[index].on_disconnect(cx, socket_ref(socket), reason);
+            Event::Disconnect { socket, reason } => self.call(|cx, handlers| {
+                handlers.namespaces[index].on_disconnect(cx, socket_ref(socket), reason);
             }),
-            Event::Ack { token, result, .. } => self.acked(token, result),
-            Event::Open { session, handshake, .. } => self.call(|cx, process| {
-                if let Some(engine) = &process.handlers.engine {
+            Event::Ack { id, token, result, .. } => self.acked(Some(id), token, result),
+            Event::Open { session, handshake, .. } => self.call(|cx, handlers| {
+                if let Some(engine) = &handlers.engine {
                     engine.on_open(cx, session_ref(session), &handshake);
                 }
             }),
-            Event::Message { session, message } => self.call(|cx, process| {
-                if let Some(engine) = &process.handlers.engine {
+            Event::Message { session, message } => self.call(|cx, handlers| {
+                if let Some(engine) = &handlers.engine {
                     engine.on_message(cx, session_ref(session), message);
                 }
             }),
-            Event::Close { session, reason } => self.call(|cx, process| {
-                if let Some(engine) = &process.handlers.engine {
+            Event::Close { session, reason } => self.call(|cx, handlers| {
+                if let Some(engine) = &handlers.engine {
                     engine.on_close(cx, session_ref(session), reason);
                 }
             }),
         }
     }
 
-    fn acked(&mut self, token: u64, result: Result<bowline_proto::socketio::Args, AckError>) {
+    /// An ack has come, or will not. `id` is the Socket.IO sid of the socket, if it was in.
+    fn acked(
+        &mut self,
+        id: Option<Sid>,
+        token: u64,
+        result: Result<bowline_proto::socketio::Args, AckError>,
+    ) {
         if let Some(done) = self.desk.acks.remove(&token) {
             self.call(|cx, _| done(cx, result));
+        } else if let Some(id) = id {
+            self.desk.shares.on_answer(token, id, result);
         }
     }
 
     /// Runs code of the application. If it panics, the server goes on without what it wanted.
-    fn call(&mut self, code: impl FnOnce(&mut Context<'_>, &Arc<Process>)) {
+    fn call(&mut self, code: impl FnOnce(&mut Context<'_>, &Handlers)) {
         let process = &self.process;
         let mut cx = Context { shard: self.index, process, hub: &self.hub, desk: &mut self.desk };
         // Nothing of the shard is borrowed mutably but the desk, whose queues are whole between
         // any two of its calls.
-        let result = catch_unwind(AssertUnwindSafe(|| code(&mut cx, process)));
+        let handlers = &*self.handlers;
+        let result = catch_unwind(AssertUnwindSafe(|| code(&mut cx, handlers)));
         if result.is_err() {
             process.counters.on_handler_panic();
             tracing::error!("a handler panicked; its socket goes on");
@@ -599,10 +681,16 @@ impl Shard {
             }
             Message::Post { exchange, session, body, reply } => {
                 if self.expect(exchange, session, reply) {
+                    if self.desk.packet_logs.is_on()
+                        && let PostBody::Whole { body, binary } = &body
+                    {
+                        let (logs, sid) = (&mut self.desk.packet_logs, session.sid);
+                        logs.on_post(self.now, &self.hub, sid, body, *binary);
+                    }
                     self.feed(Input::Post { exchange, session: session.sid, body });
                 }
             }
-            Message::Open { exchange, handshake, reply } => {
+            Message::Open { exchange, handshake, seat, reply } => {
                 if self.drain.is_some() {
                     let _ = reply.send(Reply::Last(Response::Status(503)));
                     return;
@@ -612,13 +700,17 @@ impl Shard {
                     return;
                 }
                 if self.process.admission.is_full_of_sessions() {
-                    self.process.counters.on_limit(LimitKey::Connections);
+                    let now = self.process.clock.now();
+                    self.process.counters.on_refused(LimitKey::Connections, now);
                     let _ = reply.send(Reply::Full);
                     return;
                 }
                 let id = self.desk.entropy.sid(self.index);
                 self.exchanges.insert(exchange, Waiting { reply, session: id });
                 self.feed(Input::Open { id, origin: Origin::Polling(exchange), handshake });
+                if let Some(seat) = seat {
+                    self.hub.keep_with(id, Box::new(seat));
+                }
                 self.count_sessions();
             }
             Message::Aborted(exchange) => {
@@ -631,7 +723,7 @@ impl Shard {
             Message::Adopt(adoption) => self.adopt(*adoption),
             Message::Connection(arrival) => self.local.take_in(*arrival),
             Message::Forwarded(broadcast) => {
-                let broadcast = bowline_proto::wall::Broadcast { forwarded: true, ..broadcast };
+                let broadcast = Broadcast { forwarded: true, ..broadcast };
                 self.command(Command::Broadcast(broadcast));
                 self.grant_wishes();
             }
@@ -643,11 +735,6 @@ impl Shard {
                 self.command(command);
                 self.grant_wishes();
             }
-            Message::Accept(socket) => {
-                let id = self.desk.entropy.sid(self.index);
-                self.command(Command::Accept { socket, id });
-                self.grant_wishes();
-            }
             Message::Task(task) => {
                 self.call(|cx, _| task(cx));
                 self.grant_wishes();
@@ -655,8 +742,15 @@ impl Shard {
             Message::Stats(reply) => {
                 let _ = reply.send(self.stats());
             }
+            Message::Configure(plan) => self.configure(*plan),
             Message::Drain => self.start_drain(),
         }
+    }
+
+    /// The configuration has changed.
+    fn configure(&mut self, plan: Plan) {
+        self.handlers = plan.handlers;
+        self.feed(Input::Configure(Box::new(plan.hub)));
     }
 
     /// Notes who waits for the answer to a request, unless it is refused here. The second message
@@ -686,6 +780,8 @@ impl Shard {
             requests_waiting: self.exchanges.len(),
             bytes_in: self.transports.bytes_in,
             bytes_out: self.transports.bytes_out,
+            websocket_ends: self.websocket_ends,
+            cut: self.cut.to_vec(),
         }
     }
 
@@ -699,7 +795,8 @@ impl Shard {
         let mut sessions = self.hub.sessions().collect::<Vec<_>>();
         let all = sessions.len() as u64 * self.process.shards.len() as u64;
         let spread = all.saturating_mul(1_000_000) / limit::DRAINED_PER_SECOND;
-        let spread = spread.min(u64::try_from(self.process.drain.as_micros()).unwrap_or(u64::MAX));
+        let drain = self.process.settings().drain;
+        let spread = spread.min(u64::try_from(drain.as_micros()).unwrap_or(u64::MAX));
         let entropy = &mut self.desk.entropy;
         let mut schedule = sessions
             .drain(..)
@@ -710,7 +807,7 @@ impl Shard {
             .collect::<Vec<_>>();
         schedule.sort_unstable_by(|a, b| b.cmp(a));
         tracing::info!(sessions = schedule.len(), shard = self.index, "draining");
-        let sessions_until = self.now + self.process.drain;
+        let sessions_until = self.now + drain;
         self.drain = Some(Drain { schedule, sessions_until, connections_until: None });
         self.continue_drain();
     }

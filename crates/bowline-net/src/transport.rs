@@ -18,6 +18,7 @@ use bowline_proto::{
 };
 use bytes::{Buf, Bytes};
 use mio::{Events, Interest, Token, unix::SourceFd};
+use rustls::ServerConnection;
 use tokio::io::{Interest as TokioInterest, unix::AsyncFd};
 
 use crate::{admission::Permit, limit};
@@ -37,6 +38,8 @@ pub(crate) struct Transports {
     fresh_bytes: usize,
     /// Those with something left to read that the kernel will not tell of again.
     pub(crate) unread: VecDeque<TransportId>,
+    /// The time of this turn.
+    pub(crate) now: Time,
     /// Those that were closed from this side, by when they are let go.
     lingering: VecDeque<(Time, TransportId)>,
     pub(crate) bytes_in: u64,
@@ -55,6 +58,12 @@ pub(crate) struct Transport {
     out: Out,
     pub(crate) state: State,
     pub(crate) deflate: bool,
+    /// `engine.max-payload` as its session was told.
+    pub(crate) max_message_bytes: usize,
+    /// Whether the server opened it itself, from outside: its end is not counted.
+    pub(crate) own: bool,
+    /// When bytes last went either way.
+    pub(crate) active: Time,
     /// Listed in `touched`.
     touched: bool,
     /// Listed in `unread`.
@@ -85,6 +94,20 @@ enum Out {
     /// One frame, shared with all its receivers.
     One(Bytes),
     Many(Box<Queue>),
+    /// What waits to be sealed first. It stands here, and not beside the socket, so that sockets
+    /// without TLS are no larger for it.
+    Sealed(Box<Sealed>),
+}
+
+/// The TLS of a WebSocket, its handshake done.
+struct Sealed {
+    connection: ServerConnection,
+    /// What waits to be sealed; never `Sealed` itself.
+    plain: Out,
+    /// Bytes that were sealed, of which some are not written yet.
+    sealed_bytes: usize,
+    /// Nothing follows what waits.
+    closing: bool,
 }
 
 /// Frames behind one another.
@@ -154,6 +177,7 @@ impl Transports {
             touched: Vec::new(),
             fresh_bytes: 0,
             unread: VecDeque::new(),
+            now: Time::ZERO,
             lingering: VecDeque::new(),
             bytes_in: 0,
             bytes_out: 0,
@@ -168,9 +192,12 @@ impl Transports {
     pub(crate) fn insert(
         &mut self,
         stream: TcpStream,
+        tls: Option<Box<ServerConnection>>,
         deflate: bool,
         permit: Permit,
     ) -> io::Result<TransportId> {
+        // What came early lies decrypted with the connection, and the kernel knows nothing of it.
+        let unread = tls.is_some();
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -191,9 +218,12 @@ impl Transports {
         entry.transport = Some(Transport {
             stream,
             decoder: Decoder::new(Role::Server),
-            out: Out::Empty,
+            out: tls.map_or(Out::Empty, |connection| Out::Sealed(Sealed::new(*connection))),
             state: State::Open,
             deflate,
+            max_message_bytes: 0,
+            own: false,
+            active: self.now,
             touched: false,
             unread: false,
             blocked: false,
@@ -202,6 +232,9 @@ impl Transports {
             _permit: permit,
         });
         self.live += 1;
+        if unread {
+            self.read_later(id);
+        }
         Ok(id)
     }
 
@@ -286,6 +319,16 @@ impl Transports {
     /// Reads once. Less than a full buffer means that the kernel will tell of anything more.
     pub(crate) fn read(&mut self, id: TransportId, scratch: &mut [u8]) -> ReadOutcome {
         let Some(transport) = self.get_mut(id) else { return ReadOutcome::Nothing };
+        if let Out::Sealed(sealed) = &mut transport.out {
+            let outcome = sealed.read(&transport.stream, scratch);
+            if sealed.connection.wants_write() {
+                self.touch(id);
+            }
+            if let ReadOutcome::Some { bytes, .. } = outcome {
+                self.bytes_in += bytes as u64;
+            }
+            return outcome;
+        }
         let bytes = loop {
             match (&transport.stream).read(scratch) {
                 Ok(0) => return ReadOutcome::Ended,
@@ -356,6 +399,9 @@ impl Transports {
             return;
         }
         transport.out.push(close_frame(code, "", None));
+        if let Out::Sealed(sealed) = &mut transport.out {
+            sealed.closing = true;
+        }
         transport.state = State::Closing;
         self.lingering.push_back((now + limit::LINGER, id));
         self.touch(id);
@@ -408,11 +454,13 @@ impl Transports {
 
     /// Writes what a socket has to write.
     pub(crate) fn flush(&mut self, id: TransportId) -> FlushOutcome {
+        let now = self.now;
         let Some(transport) = self.get_mut(id) else { return FlushOutcome::Gone };
         transport.touched = false;
         if transport.blocked {
             return FlushOutcome::Left(transport.out.len());
         }
+        transport.active = now;
         let lagged = std::mem::take(&mut transport.lagging);
         let mut written = 0;
         let result = transport.out.write_to(&transport.stream, &mut written);
@@ -462,6 +510,7 @@ impl Out {
             Self::Empty => 0,
             Self::One(frame) => frame.len(),
             Self::Many(queue) => queue.bytes,
+            Self::Sealed(sealed) => sealed.plain.len() + sealed.sealed_bytes,
         }
     }
 
@@ -475,6 +524,7 @@ impl Out {
                 *self = Self::Many(queue);
             }
             Self::Many(queue) => queue.push(frame),
+            Self::Sealed(sealed) => sealed.plain.push(frame),
         }
     }
 
@@ -485,6 +535,7 @@ impl Out {
                 Self::Empty => return Ok(true),
                 Self::One(frame) => stream.write(frame),
                 Self::Many(queue) => queue.write_to(stream),
+                Self::Sealed(sealed) => return sealed.write_to(stream, total),
             };
             let written = match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -496,14 +547,112 @@ impl Out {
                 },
             };
             *total += written;
-            match self {
-                Self::Empty => {}
-                Self::One(frame) => frame.advance(written),
-                Self::Many(queue) => queue.advance(written),
+            self.advance(written);
+        }
+    }
+
+    /// Forgets what was written.
+    fn advance(&mut self, written: usize) {
+        let left = match self {
+            Self::Empty | Self::Sealed(_) => return,
+            Self::One(frame) => {
+                frame.advance(written);
+                frame.len()
             }
-            if self.len() == 0 {
-                *self = Self::Empty;
+            Self::Many(queue) => {
+                queue.advance(written);
+                queue.bytes
             }
+        };
+        if left == 0 {
+            *self = Self::Empty;
+        }
+    }
+}
+
+impl Sealed {
+    fn new(connection: ServerConnection) -> Box<Self> {
+        Box::new(Self { connection, plain: Out::Empty, sealed_bytes: 0, closing: false })
+    }
+
+    /// Seals and writes until all is written (`true`) or the kernel takes no more (`false`). What
+    /// is sealed ahead of the kernel is bounded by the buffer of the connection, 64 KiB.
+    fn write_to(&mut self, mut stream: &TcpStream, total: &mut usize) -> io::Result<bool> {
+        loop {
+            while self.connection.wants_write() {
+                match self.connection.write_tls(&mut stream) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(_) => {}
+                    Err(error) => match error.kind() {
+                        io::ErrorKind::Interrupted => {}
+                        io::ErrorKind::WouldBlock => return Ok(false),
+                        _ => return Err(error),
+                    },
+                }
+            }
+            self.sealed_bytes = 0;
+            let mut writer = self.connection.writer();
+            let taken = match &self.plain {
+                Out::One(frame) => writer.write(frame)?,
+                Out::Many(queue) => queue.write_to(writer)?,
+                Out::Empty | Out::Sealed(_) if self.closing => {
+                    self.closing = false;
+                    self.connection.send_close_notify();
+                    continue;
+                }
+                Out::Empty | Out::Sealed(_) => return Ok(true),
+            };
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.sealed_bytes = taken;
+            *total += taken;
+            self.plain.advance(taken);
+        }
+    }
+
+    /// Reads until the buffer is full or the kernel has nothing more.
+    fn read(&mut self, mut stream: &TcpStream, scratch: &mut [u8]) -> ReadOutcome {
+        let mut filled = 0;
+        // Records may be empty: what is read is bounded, not what is in it.
+        let mut left = scratch.len();
+        let end = loop {
+            match self.connection.reader().read(&mut scratch[filled..]) {
+                Ok(0) => break ReadOutcome::Ended,
+                Ok(bytes) => {
+                    filled += bytes;
+                    if filled == scratch.len() {
+                        return ReadOutcome::Some { bytes: filled, more: true };
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Many close without a word of TLS.
+                Err(_) => break ReadOutcome::Ended,
+            }
+            if left == 0 {
+                return ReadOutcome::Some { bytes: filled, more: true };
+            }
+            match self.connection.read_tls(&mut stream) {
+                Ok(bytes) => left = left.saturating_sub(bytes),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => continue,
+                    io::ErrorKind::WouldBlock => break ReadOutcome::Nothing,
+                    _ => break ReadOutcome::Failed,
+                },
+            }
+            if let Err(error) = self.connection.process_new_packets() {
+                tracing::debug!(%error, "a TLS connection is broken");
+                // The alert that says so; if there is no room for it, then not.
+                let _ = self.connection.write_tls(&mut stream);
+                break ReadOutcome::Failed;
+            }
+        };
+        match end {
+            ReadOutcome::Nothing if filled > 0 => ReadOutcome::Some { bytes: filled, more: false },
+            // What came before the end counts; the end is found again.
+            end if filled == 0 => end,
+            _ => ReadOutcome::Some { bytes: filled, more: true },
         }
     }
 }
@@ -531,7 +680,7 @@ impl Queue {
         self.chunks.push_back(Chunk::Own { bytes, at: 0 });
     }
 
-    fn write_to(&self, mut stream: &TcpStream) -> io::Result<usize> {
+    fn write_to(&self, mut stream: impl Write) -> io::Result<usize> {
         if let [chunk] = self.chunks.as_slices().0
             && self.chunks.len() == 1
         {
@@ -585,7 +734,18 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::Out;
+    use super::{Out, Queue};
+
+    #[test]
+    fn tls_makes_no_websocket_larger_that_has_none() {
+        #[expect(dead_code, reason = "only its size matters")]
+        enum WithoutTls {
+            Empty,
+            One(Bytes),
+            Many(Box<Queue>),
+        }
+        assert_eq!(size_of::<Out>(), size_of::<WithoutTls>());
+    }
 
     #[test]
     fn frames_arrive_whole_and_in_order_however_the_kernel_takes_them() {

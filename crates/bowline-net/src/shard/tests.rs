@@ -26,9 +26,11 @@ use crate::{
     accept::Local,
     admission::{Door, Permit},
     exchange::Reply,
+    idle_cut::idle_cut,
     limit,
     mailbox::{Adoption, Entry, Message},
     socketio::Args,
+    stats::WebSocketEnd,
 };
 
 const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -196,6 +198,42 @@ fn the_body_of_a_post_that_was_refused_is_not_acted_on() {
     });
 }
 
+#[test]
+fn websockets_that_are_cut_when_idle_are_told_from_those_that_take_their_leave() {
+    run(builder(), async |mut driven| {
+        let mut clients = driven.connect(10);
+        driven.settle().await;
+        driven.shard.now += Duration::from_secs(3);
+        // Nine go quiet now, one speaks again: it is cut in the middle of a conversation.
+        let busy = clients.pop().unwrap();
+        for client in &clients {
+            say(client, "40");
+        }
+        driven.settle().await;
+        driven.shard.now += Duration::from_secs(4);
+        say(&busy, "40");
+        driven.settle().await;
+        let polite = clients.split_off(6);
+        for mut client in &polite {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, OpCode::Close, false, Some([1, 2, 3, 4]), &[]);
+            client.write_all(&bytes).unwrap();
+        }
+        drop((clients, busy));
+        driven.settle().await;
+
+        let stats = driven.shard.stats();
+        assert_eq!(stats.websocket_ends[WebSocketEnd::Client as usize], 3);
+        assert_eq!(stats.websocket_ends[WebSocketEnd::Server as usize], 0);
+        assert_eq!(stats.websocket_ends[WebSocketEnd::Cut as usize], 7);
+        let mut idle: Vec<_> = stats.cut.iter().map(|end| end.idle.as_secs()).collect();
+        idle.sort_unstable();
+        assert_eq!(idle, [0, 4, 4, 4, 4, 4, 4]);
+        let cut = idle_cut(&stats.cut, driven.shard.now, PING_INTERVAL);
+        assert_eq!(cut, Some(Duration::from_secs(4)));
+    });
+}
+
 fn builder() -> Builder {
     let address = (Ipv4Addr::LOCALHOST, 0).into();
     Server::builder()
@@ -236,7 +274,7 @@ fn run(builder: Builder, test: impl AsyncFnOnce(Driven)) {
         let server = builder.bind().unwrap();
         let process = Arc::clone(&server.process);
         let local = Local::new(0, Arc::clone(&process));
-        let shard = Shard::new(0, process, local, server.hub.clone()).unwrap();
+        let shard = Shard::new(0, process, local).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         test(Driven { server, shard, listener }).await;
     });
@@ -250,8 +288,10 @@ impl Driven {
             let far = TcpStream::connect(address).unwrap();
             let (near, peer) = self.listener.accept().unwrap();
             near.set_nonblocking(true).unwrap();
-            let permit = Permit::new(&self.server.process, 0, Door::Public, peer.ip()).unwrap();
+            let permit =
+                Permit::new(&self.server.process, 0, Door::Public, Some(peer.ip())).unwrap();
             self.shard.adopt(Adoption {
+                tls: None,
                 stream: near,
                 head: Bytes::new(),
                 unread: Bytes::new(),
@@ -266,7 +306,12 @@ impl Driven {
 
     async fn open_polling(&mut self, exchange: ExchangeId) -> Sid {
         let (reply, answer) = oneshot::channel();
-        self.shard.on_message(Message::Open { exchange, handshake: handshake(), reply });
+        self.shard.on_message(Message::Open {
+            exchange,
+            handshake: handshake(),
+            seat: None,
+            reply,
+        });
         match answer.await {
             Ok(Reply::Live(Response::Open { sid, .. })) => sid,
             other => panic!("{other:?}"),
@@ -339,6 +384,7 @@ fn handshake() -> Arc<Handshake> {
         query: String::new(),
         headers: Vec::new(),
         address: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        own: false,
     })
 }
 
