@@ -16,14 +16,15 @@ pub(crate) fn text(config: &Config, public: &[SocketAddr], admin: &[SocketAddr])
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {soft}{label:<11}{end} {value}");
     };
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     for address in public {
-        line("listening", &url(*address, "/"));
+        line("listening", &url(scheme, *address));
     }
     for address in admin {
-        line("admin", &url(*address, "/health/live"));
+        line("admin", &url("http", *address));
     }
     let namespaces: Vec<String> = (config.namespaces.0.iter())
-        .map(|(name, handler)| format!("{name} {soft}{}{end}", handler.name()))
+        .map(|(name, rule)| format!("{name} {soft}{}{end}", rule.handler.name()))
         .collect();
     line("namespaces", &namespaces.join("   "));
     if config.engine.path != "/socket.io/" {
@@ -36,13 +37,13 @@ pub(crate) fn text(config: &Config, public: &[SocketAddr], admin: &[SocketAddr])
 }
 
 /// The address as one types it into a browser on this machine.
-fn url(address: SocketAddr, path: &str) -> String {
+fn url(scheme: &str, address: SocketAddr) -> String {
     let port = address.port();
     match address.ip() {
         ip if ip.is_unspecified() => {
-            format!("http://localhost:{port}{path} (and every other address)")
+            format!("{scheme}://localhost:{port}/ (and every other address)")
         }
-        _ => format!("http://{address}{path}"),
+        _ => format!("{scheme}://{address}/"),
     }
 }
 
@@ -53,8 +54,19 @@ mod tests {
     #[test]
     fn an_address_for_all_is_shown_as_one_that_works() {
         let address: SocketAddr = "0.0.0.0:80".parse().unwrap();
-        assert_eq!(url(address, "/"), "http://localhost:80/ (and every other address)");
+        assert_eq!(url("http", address), "http://localhost:80/ (and every other address)");
         let address: SocketAddr = "[::1]:80".parse().unwrap();
-        assert_eq!(url(address, "/"), "http://[::1]:80/");
+        assert_eq!(url("http", address), "http://[::1]:80/");
     }
+
+    #[test]
+    fn a_listener_with_tls_is_shown_as_https() {
+        let file = ("/x/bowline.toml".into(), TLS.to_owned());
+        let config = crate::config::of_text(Some(file), crate::config::Overrides::default());
+        let shown =
+            text(&config.unwrap(), &["[::1]:1".parse().unwrap()], &["[::1]:2".parse().unwrap()]);
+        assert!(shown.contains("https://[::1]:1/") && shown.contains("http://[::1]:2/"), "{shown}");
+    }
+
+    const TLS: &str = "[server.tls]\ncert-file = \"a\"\nkey-file = \"b\"\n";
 }

@@ -1,60 +1,151 @@
-//! `bowline serve`: from arguments to a server, and to its end.
+//! `bowline serve`: from arguments to a master whose addresses are bound.
 
 use std::{
-    cell::Cell,
     io::{self, IsTerminal as _, Write as _},
-    net::SocketAddr,
-    pin::{Pin, pin},
+    net::{SocketAddr, TcpListener},
+    process::{self, ExitCode},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
-use bowline_names::{ErrorCode, Exit};
-use bowline_net::{
-    BindError, Builder, Echo, Handle, Limits, Relay, RunError, Server, SessionLimits,
-};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{runtime, sync::oneshot, time};
+use bowline_names::ErrorCode;
+use jiff::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 
 use crate::{
-    banner,
-    config::{self, Allowance, Config, Cookie, Handler, LogFormat, Overrides, Shards},
-    counted,
+    alerts, banner,
+    charter::{ConfigFile, Door, Listener},
+    cli::Typed,
+    clock::{self, Clock},
+    config::{self, Config, Overrides},
     failure::Failure,
-    holder, log, page,
-    signals::Signals,
+    holder,
+    instance::{Claim, ClaimError, Paths, Record, Standing, look, management},
+    log, logfile,
+    master::{Instance, Master},
 };
 
-/// How often the progress of a drain is shown, and how long it is waited for the figures.
-const PROGRESS: Duration = Duration::from_secs(1);
+/// What `bowline start` wants beside what `bowline serve` does.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    /// What it was started with, for `bowline restart`.
+    pub(crate) typed: Typed,
+}
+
+/// How long the files that the configuration names are waited for.
+const FILES_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Serves until told to stop.
 ///
-/// The order is the point: addresses are bound before anything else is made, so that clients who
-/// come at once wait in the backlog instead of being refused.
+/// The order is the point: what cannot be served is refused before anybody is told that it is, and
+/// addresses are bound before anything is made, so that clients who come at once wait in the
+/// backlog instead of being refused.
 ///
 /// # Errors
 /// Whatever kept it from starting, or ended it.
-pub(crate) fn run(overrides: Overrides) -> Result<Exit, Failure> {
-    let config = config::load(overrides).map_err(|error| {
-        let code = match error {
-            config::Error::Unreadable { .. } => ErrorCode::ConfigUnreadable,
-            config::Error::Invalid { .. } => ErrorCode::ConfigInvalid,
-        };
-        Failure::new(code, error)
-    })?;
+pub(crate) fn run(overrides: Overrides, daemon: Option<Daemon>) -> Result<ExitCode, Failure> {
+    let clock = Clock::start();
+    if daemon.is_some() {
+        // Away from the terminal of whoever started it. Fails only where that is so already.
+        let _ = setsid();
+        // Nor is the directory that it was typed in kept busy: all paths are whole by now.
+        let _ = std::env::set_current_dir("/");
+    }
+    let file = overrides.file.as_ref().map(|path| config::read_file(path)).transpose()?;
+    let config = config::of_text(file.clone(), overrides.clone())?;
+    look_at_files(&config, &overrides)?;
     raise_descriptor_limit();
-    let server = builder(&config).bind().map_err(|error| cannot_bind(&config, &error))?;
+    let listeners = bind(&config)?;
+    let bound = clock.now();
 
+    let started_unix_ms = clock::unix_ms();
+    let management = management(daemon.is_some());
+    let paths = Paths::of(config.server.state_dir.as_deref());
+    let log_file = daemon.is_some().then(|| paths.log());
+    let typed = daemon.map(|daemon| daemon.typed).unwrap_or_default();
+    let record = Record {
+        config_file: file.as_ref().map(|(path, _)| path.clone()),
+        listeners: listeners.iter().map(|(listener, _)| *listener).collect(),
+        control: paths.control(),
+        log: log_file.clone(),
+        arguments: typed.arguments,
+        variables: typed.variables,
+        ..Record::of_this_process(management, started_unix_ms)
+    };
+    let before = match look(&paths) {
+        Standing::Stale(before) => Some(before),
+        _ => None,
+    };
+    let instance = match settle(&paths, &record) {
+        Err(error) if paths.explicit || log_file.is_some() => return Err(error.into()),
+        settled => settled,
+    };
+    if let Some(path) = &log_file {
+        logfile::capture(path)?;
+    }
     log::start(&config.log.level, config.log.format);
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
-    runtime.block_on(serve(&config, server))
+    // People at a terminal see version and addresses, and gave the rest themselves.
+    if log_file.is_some() || !io::stderr().is_terminal() {
+        let config = record.config_file.as_ref().map(|path| path.display().to_string());
+        let (version, config) = (env!("CARGO_PKG_VERSION"), config.as_deref());
+        let (pid, management) = (process::id(), management.name());
+        tracing::info!(version, pid, management, config, "bowline starts");
+    }
+    if let (Some(before), Ok(_)) = (before, &instance) {
+        let started_ms = i64::try_from(before.started_ms).unwrap_or(i64::MAX);
+        let started = Timestamp::from_millisecond(started_ms).unwrap_or(Timestamp::MAX);
+        let words = "the server before this one ended without a word: killed, or the machine went \
+                     down";
+        tracing::warn!(pid = before.pid, %started, "{words}");
+    }
+    announce(&config, &listeners);
+    if let Err(error) = &instance {
+        let words = "serving without a control socket: `bowline status` will not find this server";
+        tracing::info!(%error, "{words}");
+    }
+    let master = Master {
+        clock,
+        started_unix_ms,
+        bind_seconds: bound.as_micros() as f64 / 1e6,
+        overrides,
+        file: file.map(|(path, text)| ConfigFile { path, text }),
+        config,
+        listeners,
+        management,
+        instance: instance.ok(),
+    };
+    master.run()
+}
+
+/// Refuses what no gateway could serve: a file that is named and cannot be read, or not used. One
+/// that takes its time, as on a disk that is far away, is left to the gateway, which says what it
+/// waits for.
+fn look_at_files(config: &Config, overrides: &Overrides) -> Result<(), Failure> {
+    let (tell, told) = mpsc::sync_channel(1);
+    let (alerts, overrides) = (config.alerts.clone(), overrides.clone());
+    let look = move || {
+        let looked = alerts::load(&alerts)
+            .and_then(|_| config::command::startable(overrides).map_err(Failure::from));
+        // Nobody waits any more if it took too long.
+        let _ = tell.send(looked);
+    };
+    let looking = thread::Builder::new().name("files".to_owned()).spawn(look);
+    looking.map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
+    told.recv_timeout(FILES_PATIENCE).unwrap_or(Ok(()))
+}
+
+/// Takes the instance directory and makes this process known there.
+fn settle(paths: &Paths, record: &Record) -> Result<Instance, ClaimError> {
+    let claim = Claim::take(paths)?;
+    let control = claim.listen()?;
+    claim.write(record)?;
+    Ok(Instance { claim, control, record: record.clone() })
 }
 
 /// Takes as many descriptors as the system allows without asking: the soft limit is often 1,024,
-/// for the sake of programs that use `select`, and `limits.connections` follows from it.
+/// for the sake of programs that use `select`, and `limits.connections` follows from it. The
+/// gateway inherits it.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
@@ -63,189 +154,62 @@ fn raise_descriptor_limit() {
     }
 }
 
-async fn serve(config: &Config, server: Server) -> Result<Exit, Failure> {
-    let mut signals =
-        Signals::listen().map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
-    announce(config, &server);
-    let handle = server.handle();
-    let (drain, asked) = oneshot::channel();
-    let mut running = pin!(server.run(async {
-        // The sender is dropped only when this is not waited for any more.
-        let _ = asked.await;
-    }));
-
-    let signal = tokio::select! {
-        ended = &mut running => return Err(stopped_by_itself(ended)),
-        signal = signals.next() => signal,
-    };
-    tracing::info!(signal, "draining");
-    // If it is gone the server has ended, which the loop finds out.
-    let _ = drain.send(());
-    drained(running, &mut signals, &handle).await
+fn bind(config: &Config) -> Result<Vec<(Listener, TcpListener)>, Failure> {
+    doors(config).map(|(door, address)| listen(door, address)).collect()
 }
 
-/// Waits for the end of a drain, or for the signal that does not.
-async fn drained(
-    mut running: Pin<&mut impl Future<Output = Result<(), RunError>>>,
-    signals: &mut Signals,
-    handle: &Handle,
-) -> Result<Exit, Failure> {
-    let line = ProgressLine(Cell::new(false));
-    let mut progress = pin!(report(handle, &line));
-    loop {
-        tokio::select! {
-            ended = &mut running => {
-                line.clear();
-                ended.map_err(|error| Failure::new(ErrorCode::ServeFailed, error))?;
-                tracing::info!("stopped");
-                return Ok(Exit::Ok);
-            }
-            signal = signals.next() => {
-                line.clear();
-                tracing::warn!(signal, "second signal, ending at once");
-                return Ok(Exit::Cut);
-            }
-            () = &mut progress => {}
-        }
-    }
+/// Where a server with this configuration listens, and for whom.
+pub(crate) fn doors(config: &Config) -> impl Iterator<Item = (Door, SocketAddr)> {
+    let public = config.server.listen.iter().map(|address| (Door::Public, *address));
+    public.chain([(Door::Admin, config.admin.listen)])
 }
 
-/// Says what was counted until the drain, then shows on a terminal how far the drain is. Never
-/// ends.
-async fn report(handle: &Handle, line: &ProgressLine) {
-    counted::log(&handle.stats().await);
-    if !io::stderr().is_terminal() {
-        return std::future::pending().await;
-    }
-    loop {
-        time::sleep(PROGRESS).await;
-        let stats = handle.stats().await;
-        let sessions = stats.sessions_polling + stats.sessions_websocket;
-        let connections = stats.connections;
-        line.show(&format!("draining: {sessions} sessions, {connections} connections left"));
-    }
+/// Binds one address.
+///
+/// # Errors
+/// Who has it, or what else the system says.
+pub(crate) fn listen(door: Door, address: SocketAddr) -> Result<(Listener, TcpListener), Failure> {
+    let bound = bowline_net::listen(address).and_then(|socket| {
+        let address = socket.local_addr()?;
+        Ok((Listener { door, address }, socket))
+    });
+    bound.map_err(|error| cannot_listen(door, address, &error))
 }
 
-/// The last line of a terminal, written again and again. Whether it is in use.
-struct ProgressLine(Cell<bool>);
-
-impl ProgressLine {
-    /// What cannot be shown is no reason to stop the drain.
-    fn show(&self, words: &str) {
-        self.0.set(true);
-        let _ = write!(io::stderr(), "\r\x1b[K  {words}");
-    }
-
-    fn clear(&self) {
-        if self.0.take() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-fn builder(config: &Config) -> Builder {
-    let Config { server, admin, engine, limits, namespaces, health: _, alerts: _, log: _ } = config;
-    let mut builder = Server::builder()
-        .admin_listen(admin.listen)
-        .drain(server.drain)
-        .path(&engine.path)
-        .polling(engine.transports.polling)
-        .websocket(engine.transports.websocket)
-        .allow_eio3(engine.allow_eio3)
-        .ping_interval(engine.ping_interval)
-        .ping_timeout(engine.ping_timeout)
-        .upgrade_timeout(engine.upgrade_timeout)
-        .connect_timeout(engine.connect_timeout)
-        .compression(engine.compression)
-        .cors_allowed_origins(engine.cors_allowed_origins.iter().map(String::as_str))
-        .cookie(match &engine.cookie {
-            Cookie::Off => None,
-            Cookie::Named(name) => Some(name.clone()),
-        })
-        .limits(Limits {
-            connections: number(limits.connections),
-            connections_per_address: number(limits.connections_per_address),
-            handshakes_per_second: limits.handshakes_per_second,
-            request_head: limits.request_head,
-        })
-        .session_limits(SessionLimits {
-            max_payload_bytes: engine.max_payload_bytes,
-            packets_per_payload: limits.packets_per_payload,
-            attachments: limits.attachments,
-            namespaces_per_session: limits.namespaces_per_session,
-            rooms_per_session: limits.rooms_per_session,
-            pending_acks_per_session: limits.pending_acks_per_session,
-            events_per_second: limits.events_per_second,
-            queued_bytes_per_session: limits.queued_bytes_per_session,
-        })
-        .page(page::render(config));
-    for address in &server.listen {
-        builder = builder.listen(*address);
-    }
-    if let Shards::Of(shards) = server.shards {
-        builder = builder.shards(shards.into());
-    }
-    for (pattern, handler) in &namespaces.0 {
-        builder = match handler {
-            Handler::Echo => builder.namespace(pattern, Echo),
-            Handler::Relay => builder.namespace(pattern, Relay),
-        };
-    }
-    builder
-}
-
-fn number(allowance: Allowance) -> Option<usize> {
-    match allowance {
-        Allowance::Auto => None,
-        Allowance::Of(number) => Some(number),
-    }
-}
-
-fn announce(config: &Config, server: &Server) {
-    let (public, admin) = (server.local_addrs(), server.admin_addrs());
-    match config.log.format {
-        LogFormat::Text => {
-            let text = banner::text(config, &public, &admin);
-            // Nobody listens to stderr: then nobody misses it.
-            let _ = io::stderr().write_all(text.as_bytes());
-        }
-        LogFormat::Json => {
-            tracing::info!(public = join(&public), admin = join(&admin), "listening");
-        }
-    }
-}
-
-fn join(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn cannot_bind(config: &Config, error: &BindError) -> Failure {
-    let BindError::Listen { address, source } = error else {
-        return Failure::new(ErrorCode::ConfigInvalid, error);
-    };
-    let code = match source.kind() {
+fn cannot_listen(door: Door, address: SocketAddr, error: &io::Error) -> Failure {
+    let code = match error.kind() {
         io::ErrorKind::AddrInUse => ErrorCode::AddressInUse,
         io::ErrorKind::AddrNotAvailable => ErrorCode::AddressUnavailable,
         io::ErrorKind::PermissionDenied => ErrorCode::AddressDenied,
         _ => ErrorCode::ListenFailed,
     };
-    let what = listener_name(config, *address);
-    let why = match holder::of(*address) {
-        Some(holder) if code == ErrorCode::AddressInUse => format!("it is held by {holder}"),
-        _ => source.to_string(),
+    // What the operator has to change to move the listener.
+    let flag = match door {
+        Door::Public => "--listen",
+        Door::Admin => "--admin-listen",
     };
-    Failure::new(code, format!("cannot listen on {address} ({what}): {why}"))
+    let why = match holder::of(address) {
+        Some(holder) if code == ErrorCode::AddressInUse => format!("it is held by {holder}"),
+        _ => error.to_string(),
+    };
+    Failure::new(code, format!("cannot listen on {address} ({flag}): {why}"))
 }
 
-/// What the operator has to change to move a listener.
-fn listener_name(config: &Config, address: SocketAddr) -> &'static str {
-    if config.server.listen.contains(&address) { "--listen" } else { "--admin-listen" }
-}
-
-fn stopped_by_itself(ended: Result<(), RunError>) -> Failure {
-    match ended {
-        Err(error @ RunError::Start(_)) => Failure::new(ErrorCode::StartFailed, error),
-        Err(error) => Failure::new(ErrorCode::ServeFailed, error),
-        Ok(()) => Failure::new(ErrorCode::ServeFailed, "all shards have ended"),
+fn announce(config: &Config, listeners: &[(Listener, TcpListener)]) {
+    let of = |door| {
+        let matching = listeners.iter().filter(move |(listener, _)| listener.door == door);
+        matching.map(|(listener, _)| listener.address).collect::<Vec<_>>()
+    };
+    let (public, admin) = (of(Door::Public), of(Door::Admin));
+    if config.log.format.is_json() {
+        tracing::info!(public = join(&public), admin = join(&admin), "listening");
+    } else {
+        let text = banner::text(config, &public, &admin);
+        // Nobody listens to stderr: then nobody misses it.
+        let _ = io::stderr().write_all(text.as_bytes());
     }
+}
+
+fn join(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }

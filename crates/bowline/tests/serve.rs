@@ -167,8 +167,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let pid = self.child.id();
+        let gateway = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // It would end as well, once it had sent its clients away.
+        if let Some(gateway) = gateway.ok().filter(|gateway| !gateway.is_empty()) {
+            let _ = Command::new("kill").args(["-KILL", gateway.trim()]).output();
+        }
     }
 }
 
@@ -176,6 +182,7 @@ fn bowline(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bowline"));
     command.args(args).env_remove("PORT").env_remove("BOWLINE_LISTEN").env_remove("BOWLINE_CONFIG");
     command.env("BOWLINE_ADMIN_LISTEN", "127.0.0.1:0").env("NO_COLOR", "1");
+    command.env("BOWLINE_LOG_FORMAT", "text");
     command.stdin(Stdio::null());
     command
 }

@@ -1,0 +1,53 @@
+//! The gateway's end of the link: the same API as for operators, and what only the master may ask.
+
+use std::{io, os::unix::net::UnixStream, sync::Arc};
+
+use axum::routing::post;
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::sync::watch;
+
+use super::{Gateway, reload};
+use crate::{api, config::Config};
+
+/// The path of a reload on the link.
+pub(crate) const RELOAD: &str = "/internal/reload";
+
+/// What the link needs.
+pub(super) struct Link {
+    pub(super) stream: UnixStream,
+    /// Where a new configuration is put.
+    pub(super) config: watch::Sender<Arc<Config>>,
+}
+
+impl Link {
+    /// Answers the master until it is gone.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn serve(self, gateway: &Arc<Gateway>) -> io::Result<impl Future<Output = ()>> {
+        let Self { stream, config } = self;
+        stream.set_nonblocking(true)?;
+        let stream = tokio::net::UnixStream::from_std(stream)?;
+        let reloader = Arc::new(reload::Reloader::new(Arc::clone(gateway), config));
+        let router = api::router(Arc::clone(gateway)).route(
+            RELOAD,
+            post(move |body| {
+                let reloader = Arc::clone(&reloader);
+                async move { reloader.reload(body).await }
+            }),
+        );
+        let service = TowerToHyperService::new(router);
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        Ok(async move {
+            // Whatever ends it, nobody looks after this process any more.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the link to the master broke");
+            }
+        })
+    }
+}

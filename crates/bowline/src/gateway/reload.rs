@@ -1,0 +1,67 @@
+//! A new configuration for a running gateway.
+
+use std::sync::Arc;
+
+use axum::{Json, http::StatusCode};
+use bowline_names::ErrorCode;
+use tokio::sync::{Mutex, watch};
+
+use super::Gateway;
+use crate::{
+    alerts,
+    api::Tokens,
+    charter::{ConfigFile, Reloaded},
+    config::{self, Config},
+    failure::Failure,
+    log, wiring,
+};
+
+/// Puts a new configuration in place, one at a time.
+pub(super) struct Reloader {
+    gateway: Arc<Gateway>,
+    config: Mutex<watch::Sender<Arc<Config>>>,
+}
+
+impl Reloader {
+    pub(super) fn new(gateway: Arc<Gateway>, config: watch::Sender<Arc<Config>>) -> Self {
+        Self { gateway, config: Mutex::new(config) }
+    }
+
+    /// Takes the file as the master has read it, and answers what has changed.
+    pub(super) async fn reload(
+        &self,
+        Json(file): Json<Option<ConfigFile>>,
+    ) -> Result<Json<Reloaded>, (StatusCode, String)> {
+        let current = self.config.lock().await;
+        self.apply(&current, file).map(Json).map_err(|failure| {
+            (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("{}\n{}", failure.code.name(), failure.message),
+            )
+        })
+    }
+
+    /// All of it or nothing.
+    fn apply(
+        &self,
+        current: &watch::Sender<Arc<Config>>,
+        file: Option<ConfigFile>,
+    ) -> Result<Reloaded, Failure> {
+        let Gateway { handle, charter, auth, backends, .. } = &*self.gateway;
+        let file = file.map(|file| (file.path, file.text));
+        let new = config::of_text(file, charter.overrides.clone())?;
+        let changes = config::changes(&current.borrow(), &new);
+        let new = config::reloaded(&current.borrow(), new)?;
+        alerts::load(&new.alerts)?;
+        if let Some(path) = &new.admin.token_file {
+            Tokens::read(path).map_err(|why| Failure::new(ErrorCode::AdminTokenUnreadable, why))?;
+        }
+        handle.reconfigure(wiring::builder(&new, auth, backends)?)?;
+        backends.settle();
+        auth.retain(&new.namespaces);
+        log::apply(&new.log.level, new.log.format);
+        current.send_replace(Arc::new(new));
+        let words = |keys: Vec<&'static str>| keys.into_iter().map(str::to_owned).collect();
+        Ok(Reloaded { applied: words(changes.applied), restart: words(changes.restart) })
+    }
+}
