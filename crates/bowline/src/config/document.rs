@@ -1,6 +1,6 @@
 //! A TOML document that is read by asking for keys, and then says which ones nobody asked for.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use toml::{
     Spanned,
@@ -8,13 +8,6 @@ use toml::{
 };
 
 use super::{Mistake, Place, suggest};
-
-/// A value and the line it begins on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct At<T> {
-    pub(crate) line: usize,
-    pub(crate) value: T,
-}
 
 /// Finds the line of a place in the text.
 pub(crate) struct Lines {
@@ -37,39 +30,66 @@ pub(crate) struct Section<'a> {
     /// What stands in front of a key in messages: empty, or `engine.`.
     prefix: String,
     table: &'a DeTable<'a>,
+    /// Where it begins.
+    line: usize,
     lines: &'a Lines,
     known: Vec<&'static str>,
+    /// Says where a key belongs that is none of this table.
+    elsewhere: fn(&str) -> Option<&'static str>,
 }
 
 impl<'a> Section<'a> {
     pub(crate) fn root(table: &'a DeTable<'a>, lines: &'a Lines) -> Self {
-        Self { prefix: String::new(), table, lines, known: Vec::new() }
+        let elsewhere = |_: &str| None;
+        Self { prefix: String::new(), table, line: 1, lines, known: Vec::new(), elsewhere }
     }
 
-    /// Takes the value of a key. `read` says in half a sentence what it wants when it cannot
-    /// read one.
-    pub(crate) fn value<T>(
+    /// Lets it and its tables ask where a key belongs.
+    pub(crate) fn knowing(mut self, elsewhere: fn(&str) -> Option<&'static str>) -> Self {
+        self.elsewhere = elsewhere;
+        self
+    }
+
+    /// Takes the value of a key, and returns its line. `read` says in half a sentence what it
+    /// wants when it cannot read one.
+    pub(crate) fn value(
         &mut self,
         key: &'static str,
         mistakes: &mut Vec<Mistake>,
-        read: impl FnOnce(&DeValue<'a>) -> Result<T, String>,
-    ) -> Option<At<T>> {
+        read: impl FnOnce(&DeValue<'a>) -> Result<(), String>,
+    ) -> Option<usize> {
         self.known.push(key);
         let value = self.table.get(key)?;
         let line = self.lines.line(value.span());
-        match read(value.get_ref()) {
-            Ok(value) => Some(At { line, value }),
-            Err(problem) => {
-                let message = format!("`{}{key}` {problem}", self.prefix);
-                mistakes.push(Mistake { place: Place::Line(line), message });
-                None
-            }
+        let problem = read(value.get_ref()).err();
+        if let Some(problem) = &problem {
+            let message = format!("`{}` {problem}", self.path(key));
+            mistakes.push(Mistake { place: Place::Line(line), message });
+        }
+        problem.is_none().then_some(line)
+    }
+
+    /// Complains if the table does not have the key. `words` says what to write.
+    pub(crate) fn require(&self, key: &str, words: &str, mistakes: &mut Vec<Mistake>) {
+        if !self.table.contains_key(key) {
+            let message = format!("`{}` is missing; write {words}", self.path(key));
+            mistakes.push(Mistake { place: Place::Line(self.line), message });
         }
     }
 
-    /// Whether the table has the key, whatever its value.
-    pub(crate) fn contains(&self, key: &str) -> bool {
+    /// Returns whether the table has the key.
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
+    }
+
+    /// Returns the whole path of a key of this table.
+    pub(crate) fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Returns the line it begins on.
+    pub(crate) fn line(&self) -> usize {
+        self.line
     }
 
     /// Takes a table.
@@ -79,60 +99,60 @@ impl<'a> Section<'a> {
         mistakes: &mut Vec<Mistake>,
     ) -> Option<Section<'a>> {
         self.known.push(key);
-        let value = self.table.get(key)?;
-        self.open(key, key, value, mistakes)
+        let (name, value) = self.table.get_key_value(key)?;
+        self.open(key, name, value, mistakes)
     }
 
-    /// Takes every table of this table, whatever its key, with its line.
-    pub(crate) fn sections(&self, mistakes: &mut Vec<Mistake>) -> Vec<(At<String>, Section<'a>)> {
-        let mut sections = Vec::new();
-        for (key, value) in self.table {
-            let name = key.get_ref().to_string();
-            let line = self.lines.line(key.span());
-            if let Some(section) = self.open(&format!("\"{name}\""), &name, value, mistakes) {
-                sections.push((At { line, value: name }, section));
-            }
-        }
-        sections.sort_by_key(|(name, _)| name.line);
+    /// Takes every table of this table, with its key.
+    pub(crate) fn sections(&self, mistakes: &mut Vec<Mistake>) -> Vec<(String, Section<'a>)> {
+        let mut sections: Vec<_> = (self.table.iter())
+            .filter_map(|(key, value)| {
+                let name = key.get_ref().to_string();
+                let section = self.open(&format!("{name:?}"), key, value, mistakes)?;
+                Some((name, section))
+            })
+            .collect();
+        sections.sort_by_key(|(_, section)| section.line);
         sections
     }
 
     fn open(
         &self,
         shown: &str,
-        key: &str,
+        key: &Spanned<Cow<'a, str>>,
         value: &'a Spanned<DeValue<'a>>,
         mistakes: &mut Vec<Mistake>,
     ) -> Option<Section<'a>> {
         let name = format!("{}{shown}", self.prefix);
         let Some(table) = value.get_ref().as_table() else {
-            let message = format!("`{name}` is a table: write [{}{key}]", self.prefix);
+            let message = format!("`{name}` is a table: write [{name}]");
             let place = Place::Line(self.lines.line(value.span()));
             mistakes.push(Mistake { place, message });
             return None;
         };
-        Some(Section { prefix: format!("{name}."), table, lines: self.lines, known: Vec::new() })
+        let line = self.lines.line(key.span());
+        let (prefix, known) = (format!("{name}."), Vec::new());
+        Some(Section { prefix, table, line, lines: self.lines, known, elsewhere: self.elsewhere })
     }
 
     /// Reports every key that nobody asked for. `later` are those of a later version.
     pub(crate) fn finish(self, later: &[&'static str], mistakes: &mut Vec<Mistake>) {
-        let what = if self.prefix.is_empty() { "table" } else { "key" };
-        for (key, _) in self.table {
+        for (key, value) in self.table {
             let name: &str = key.get_ref();
             if self.known.contains(&name) {
                 continue;
             }
             let place = Place::Line(self.lines.line(key.span()));
-            let path = format!("{}{name}", self.prefix);
+            let path = self.path(name);
+            let what = if value.get_ref().is_table() { "table" } else { "key" };
             let message = if later.contains(&name) {
                 format!("`{path}` is not in this version")
+            } else if let Some(elsewhere) = (self.elsewhere)(name) {
+                format!("unknown {what} `{path}`; did you mean `{elsewhere}`?")
+            } else if let Some(nearest) = suggest::nearest(name, self.known.iter().copied()) {
+                format!("unknown {what} `{path}`; did you mean `{nearest}`?")
             } else {
-                let mut message = format!("unknown {what} `{path}`");
-                match suggest::nearest(name, self.known.iter().copied()) {
-                    Some(nearest) => message.push_str(&format!("; did you mean `{nearest}`?")),
-                    None => message.push_str(&format!("; known are {}", self.known.join(", "))),
-                }
-                message
+                format!("unknown {what} `{path}`; known are {}", self.known.join(", "))
             };
             mistakes.push(Mistake { place, message });
         }

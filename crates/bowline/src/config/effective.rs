@@ -1,17 +1,20 @@
 //! Stage two: what will run.
 
 use std::{
+    fmt,
+    io::{self, IsTerminal as _},
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
-use bowline_names::EnvVar;
 use bowline_net::SessionLimits;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use super::{Mistake, Place, Written};
+use super::value;
 
 /// Everything the server needs to know. [`Default`] is what runs when nobody says anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -22,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
     pub(crate) namespaces: Namespaces,
+    pub(crate) backends: Backends,
     pub(crate) alerts: Alerts,
     pub(crate) log: Log,
 }
@@ -43,7 +47,7 @@ pub(crate) struct Server {
 }
 
 /// `[server.tls]`: PEM files, watched while the server runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Tls {
     pub(crate) cert_file: PathBuf,
     pub(crate) key_file: PathBuf,
@@ -70,9 +74,9 @@ pub(crate) struct Alerts {
     /// Rules that change or add to the built-in ones.
     pub(crate) rules_file: Option<PathBuf>,
     /// An Alertmanager (API v2), as an origin with an optional path prefix.
-    pub(crate) alertmanager_url: Option<String>,
+    pub(crate) alertmanager_url: Option<Url>,
     /// A URL that is sent each change as JSON.
-    pub(crate) webhook_url: Option<String>,
+    pub(crate) webhook_url: Option<Url>,
 }
 
 /// `[engine]`
@@ -96,7 +100,9 @@ pub(crate) struct Engine {
 pub(crate) struct Limits {
     pub(crate) connections: Allowance,
     pub(crate) connections_per_address: Allowance,
+    pub(crate) connections_per_subject: Allowance,
     pub(crate) handshakes_per_second: u32,
+    pub(crate) handshakes_per_second_per_address: Allowance,
     pub(crate) request_head: Duration,
     pub(crate) packets_per_payload: usize,
     pub(crate) attachments: usize,
@@ -107,9 +113,54 @@ pub(crate) struct Limits {
     pub(crate) queued_bytes_per_session: usize,
 }
 
-/// `[namespaces]`: patterns and who handles what they match.
+/// `[namespaces]`: patterns and what is done with what they match.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Namespaces(pub(crate) Vec<(String, Handler)>);
+pub(crate) struct Namespaces(pub(crate) Vec<(String, Namespace)>);
+
+/// One table of `[namespaces]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Namespace {
+    pub(crate) handler: Handler,
+    /// What a token must be for its client to get in; `None` lets everybody in.
+    pub(crate) jwt: Option<Jwt>,
+}
+
+/// `[backends]`: apps behind HTTP, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Backends(pub(crate) Vec<(String, Backend)>);
+
+/// One table of `[backends]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Backend {
+    /// Where requests are posted to.
+    pub(crate) url: Url,
+    /// What they are signed with.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// From the arrival of a request to its answer.
+    pub(crate) timeout: Duration,
+    /// Requests under way.
+    pub(crate) max_concurrent: usize,
+    /// Requests that wait.
+    pub(crate) queue: usize,
+}
+
+/// `auth.jwt` of a namespace. One of the three keys it has is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Jwt {
+    /// A secret a line, for HS256, HS384 and HS512.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Public keys in PEM, one behind the other.
+    pub(crate) public_key_file: Option<PathBuf>,
+    /// Where a JSON Web Key Set is.
+    pub(crate) jwks_url: Option<Url>,
+    /// Who may have issued a token; nobody: whoever has the key.
+    pub(crate) issuer: Vec<String>,
+    /// Whom a token may be for; nobody: whomever.
+    pub(crate) audience: Vec<String>,
+    pub(crate) rooms_claim: Option<String>,
+    pub(crate) data_claim: Option<String>,
+    pub(crate) leeway: Duration,
+}
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +169,13 @@ pub(crate) struct Log {
     pub(crate) format: LogFormat,
 }
 
+/// A URL whose path may be a secret, as those of hooks are: its [`Debug`](fmt::Debug) shows the
+/// host alone.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Url(String);
+
 /// How many threads own sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Shards {
     /// One for each core this process may use.
     Auto,
@@ -149,25 +205,30 @@ pub(crate) enum Cookie {
 }
 
 /// What answers the events of a namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Handler {
     Echo,
     Relay,
+    /// The app of this name in `[backends]`.
+    Http(String),
 }
 
 impl Handler {
-    /// The word in the configuration.
-    pub(crate) fn name(self) -> &'static str {
+    /// What it is called for people.
+    pub(crate) fn name(&self) -> &str {
         match self {
             Self::Echo => "echo",
             Self::Relay => "relay",
+            Self::Http(backend) => backend,
         }
     }
 }
 
 /// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 pub(crate) enum LogFormat {
+    /// For people on a terminal, as JSON elsewhere.
+    Auto,
     /// For people.
     Text,
     /// One JSON object a line.
@@ -175,16 +236,60 @@ pub(crate) enum LogFormat {
 }
 
 /// What the command line and the environment say. Empty and `None` mean: nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Overrides {
     pub(crate) file: Option<PathBuf>,
     pub(crate) listen: Vec<SocketAddr>,
     /// The text of the variable `PORT`.
     pub(crate) port: Option<String>,
-    pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) shards: Option<Shards>,
+    pub(crate) admin_listen: Option<SocketAddr>,
+    pub(crate) admin_token_file: Option<PathBuf>,
+    pub(crate) public_url: Option<String>,
     pub(crate) log_level: Option<String>,
     pub(crate) log_format: Option<LogFormat>,
+    /// Which of them stood on the command line, as `--listen`; the others are from variables.
+    pub(crate) flags: Vec<String>,
+}
+
+impl Url {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The scheme and the host, and whether there is more.
+    pub(crate) fn shown(&self) -> String {
+        let host = self.0.find("://").map_or(0, |at| at + 3);
+        let end = self.0[host..].find(['/', '?']).map_or(self.0.len(), |at| host + at);
+        let rest = if self.0[end..].len() > 1 { "/…" } else { "" };
+        format!("{}{rest}", &self.0[..end])
+    }
+}
+
+impl Deref for Url {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl LogFormat {
+    /// Whether lines are JSON, for a process with this stderr.
+    pub(crate) fn is_json(self) -> bool {
+        match self {
+            Self::Auto => !io::stderr().is_terminal(),
+            Self::Text => false,
+            Self::Json => true,
+        }
+    }
 }
 
 impl Default for Server {
@@ -231,7 +336,9 @@ impl Default for Limits {
         Self {
             connections: Allowance::Auto,
             connections_per_address: Allowance::Auto,
+            connections_per_subject: Allowance::Auto,
             handshakes_per_second: process.handshakes_per_second,
+            handshakes_per_second_per_address: Allowance::Auto,
             request_head: process.request_head,
             packets_per_payload: session.packets_per_payload,
             attachments: session.attachments,
@@ -246,105 +353,69 @@ impl Default for Limits {
 
 impl Default for Namespaces {
     fn default() -> Self {
-        Self(vec![("/".to_owned(), Handler::Echo), ("/relay".to_owned(), Handler::Relay)])
+        Self(vec![
+            ("/".to_owned(), Namespace { handler: Handler::Echo, jwt: None }),
+            ("/relay".to_owned(), Namespace { handler: Handler::Relay, jwt: None }),
+        ])
+    }
+}
+
+impl Namespaces {
+    /// The table of a pattern, made when it is first asked for.
+    pub(crate) fn entry(&mut self, pattern: &str) -> &mut Namespace {
+        let found = self.0.iter().position(|(name, _)| name == pattern);
+        let at = found.unwrap_or_else(|| {
+            // The handler is demanded, so that this one never runs.
+            self.0.push((pattern.to_owned(), Namespace { handler: Handler::Echo, jwt: None }));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+}
+
+impl Backends {
+    /// The table of an app, made when it is first asked for.
+    pub(crate) fn entry(&mut self, name: &str) -> &mut Backend {
+        let found = self.0.iter().position(|(known, _)| known == name);
+        let at = found.unwrap_or_else(|| {
+            self.0.push((name.to_owned(), Backend::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+}
+
+impl Default for Backend {
+    /// The URL is demanded, so that nothing is ever asked of this one.
+    fn default() -> Self {
+        Self {
+            url: Url(String::new()),
+            secret_file: None,
+            timeout: bowline_backend::Options::TIMEOUT,
+            max_concurrent: bowline_backend::Options::MAX_CONCURRENT,
+            queue: bowline_backend::Options::QUEUE,
+        }
+    }
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            secret_file: None,
+            public_key_file: None,
+            jwks_url: None,
+            issuer: Vec::new(),
+            audience: Vec::new(),
+            rooms_claim: None,
+            data_claim: None,
+            leeway: Duration::from_secs(30),
+        }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Text }
-    }
-}
-
-impl Config {
-    /// Puts the three sources together. What is wrong joins `mistakes`.
-    pub(crate) fn of(written: Written, over: Overrides, mistakes: &mut Vec<Mistake>) -> Self {
-        let default = Self::default();
-        let (engine, limits) = (written.engine, written.limits);
-        let config = Self {
-            server: Server {
-                listen: listen(over.listen, over.port, mistakes)
-                    .or(written.listen)
-                    .unwrap_or(default.server.listen),
-                shards: over.shards.or(written.shards).unwrap_or(default.server.shards),
-                drain: written.drain.unwrap_or(default.server.drain),
-                ..default.server
-            },
-            health: default.health,
-            alerts: default.alerts,
-            admin: Admin {
-                token_file: default.admin.token_file,
-                listen: (over.admin_listen)
-                    .or(written.admin_listen.as_ref().map(|at| at.value))
-                    .unwrap_or(default.admin.listen),
-            },
-            engine: default.engine.with(engine),
-            limits: default.limits.with(limits),
-            namespaces: written.namespaces.map_or(default.namespaces, Namespaces),
-            log: Log {
-                level: over.log_level.or(written.log_level).unwrap_or(default.log.level),
-                format: over.log_format.or(written.log_format).unwrap_or(default.log.format),
-            },
-        };
-        let admin = config.admin.listen;
-        if !admin.ip().is_loopback() {
-            let (place, what) = match (over.admin_listen, written.admin_listen) {
-                (None, Some(at)) => (Place::Line(at.line), "`admin.listen`"),
-                _ => (Place::Outside("--admin-listen"), "the address"),
-            };
-            let message = format!(
-                "{what} is {admin}, which others can reach; off loopback it takes \
-                 `admin.token-file`, which is not in this version"
-            );
-            mistakes.push(Mistake { place, message });
-        }
-        config
-    }
-}
-
-impl Engine {
-    fn with(self, written: super::written::Engine) -> Self {
-        Self {
-            path: written.path.unwrap_or(self.path),
-            transports: written.transports.unwrap_or(self.transports),
-            allow_eio3: written.allow_eio3.unwrap_or(self.allow_eio3),
-            ping_interval: written.ping_interval.unwrap_or(self.ping_interval),
-            ping_timeout: written.ping_timeout.unwrap_or(self.ping_timeout),
-            upgrade_timeout: written.upgrade_timeout.unwrap_or(self.upgrade_timeout),
-            connect_timeout: written.connect_timeout.unwrap_or(self.connect_timeout),
-            max_payload_bytes: written.max_payload_bytes.unwrap_or(self.max_payload_bytes),
-            compression: written.compression.unwrap_or(self.compression),
-            cors_allowed_origins: written.cors_allowed_origins.unwrap_or(self.cors_allowed_origins),
-            cookie: written.cookie.unwrap_or(self.cookie),
-        }
-    }
-}
-
-impl Limits {
-    fn with(self, written: super::written::Limits) -> Self {
-        Self {
-            connections: written.connections.unwrap_or(self.connections),
-            connections_per_address: written
-                .connections_per_address
-                .unwrap_or(self.connections_per_address),
-            handshakes_per_second: written
-                .handshakes_per_second
-                .unwrap_or(self.handshakes_per_second),
-            request_head: written.request_head.unwrap_or(self.request_head),
-            packets_per_payload: written.packets_per_payload.unwrap_or(self.packets_per_payload),
-            attachments: written.attachments.unwrap_or(self.attachments),
-            namespaces_per_session: written
-                .namespaces_per_session
-                .unwrap_or(self.namespaces_per_session),
-            rooms_per_session: written.rooms_per_session.unwrap_or(self.rooms_per_session),
-            pending_acks_per_session: written
-                .pending_acks_per_session
-                .unwrap_or(self.pending_acks_per_session),
-            events_per_second: written.events_per_second.unwrap_or(self.events_per_second),
-            queued_bytes_per_session: written
-                .queued_bytes_per_session
-                .unwrap_or(self.queued_bytes_per_session),
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
     }
 }
 
@@ -355,27 +426,9 @@ impl FromStr for Shards {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(number @ 1..=255) => Ok(Self::Of(number)),
-            _ => Err("it must be \"auto\" or a number from 1 to 255".to_owned()),
+            _ => Err(format!("write {}", value::SHARDS)),
         }
     }
-}
-
-/// The public addresses of the command line, or those that `PORT` stands for.
-fn listen(
-    addresses: Vec<SocketAddr>,
-    port: Option<String>,
-    mistakes: &mut Vec<Mistake>,
-) -> Option<Vec<SocketAddr>> {
-    if !addresses.is_empty() {
-        return Some(addresses);
-    }
-    let port = port.filter(|port| !port.is_empty())?;
-    let Ok(port) = port.parse() else {
-        let message = format!("\"{}\" is not a port", port.escape_debug());
-        mistakes.push(Mistake { place: Place::Outside(EnvVar::Port.name()), message });
-        return None;
-    };
-    Some(vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))])
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -1,25 +1,43 @@
 //! Configuration, in two stages: what was written, and what will run.
 //!
-//! A file is read into [`Written`], where every key is optional; command line and environment
-//! fill [`Overrides`]; [`Config`] is what comes of them: flag > environment > file > default.
-//! Reading never stops at the first mistake: all of them are reported at once, each with its
-//! line.
+//! A file is a document of keys with their lines; command line and environment fill
+//! [`Overrides`]; [`Config`] is what comes of them: flag > environment > file > default. Reading
+//! never stops at the first mistake: all of them are reported at once, each with its line.
 //!
-//! The reference that people read is [`DEFAULT_FILE`]; a test proves that it says what
-//! [`Config::default`] says.
+//! Every key stands once in [`keys::KEYS`]. The reference that people read is [`DEFAULT_FILE`]; a
+//! test proves that it has every key and says what [`Config::default`] says.
 
-mod document;
+mod check;
+pub(crate) mod command;
+pub(crate) mod document;
 mod effective;
+mod explain;
+mod keys;
+mod kind;
 mod later;
+mod read;
+mod schema;
 mod suggest;
 mod value;
-mod written;
 
-use std::{fmt, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-pub(crate) use effective::{Allowance, Config, Cookie, Handler, LogFormat, Overrides, Shards};
-pub(crate) use value::{address, duration_text, log_level};
-pub(crate) use written::Written;
+use bowline_names::ErrorCode;
+use keys::{Change, KEYS};
+
+pub(crate) use effective::{
+    Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespaces, Overrides,
+    Shards, Url,
+};
+pub(crate) use suggest::nearest;
+pub(crate) use value::{address, duration as read_duration, duration_text, log_level, origin};
+
+use crate::failure::Failure;
 
 /// The commented default configuration.
 pub(crate) const DEFAULT_FILE: &str = include_str!("default.toml");
@@ -40,11 +58,56 @@ pub(crate) enum Place {
     Outside(&'static str),
 }
 
+impl Place {
+    /// The place of a value that is no default.
+    fn of(origin: Origin) -> Self {
+        match origin {
+            Origin::Line(line) => Self::Line(line),
+            Origin::Flag(name) | Origin::Variable(name) => Self::Outside(name),
+            Origin::Default => Self::Outside("the default"),
+        }
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Origin {
+    #[default]
+    Default,
+    /// A line of the configuration file, from 1.
+    Line(usize),
+    Variable(&'static str),
+    Flag(&'static str),
+}
+
+/// A configuration, and who said what.
+pub(crate) struct Examined {
+    pub(crate) config: Config,
+    /// Where the values come from that are not defaults, by the whole path of the key.
+    pub(crate) origins: BTreeMap<String, Origin>,
+}
+
+/// What differs between two configurations, as paths of keys.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// What a reload puts in force.
+    pub(crate) applied: Vec<&'static str>,
+    /// What waits for a restart.
+    pub(crate) restart: Vec<&'static str>,
+}
+
 /// Why there is no configuration.
 #[derive(Debug)]
 pub(crate) enum Error {
-    Unreadable { path: PathBuf, error: io::Error },
-    Invalid { file: Option<PathBuf>, mistakes: Vec<Mistake> },
+    Unreadable {
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// With the text of the file, of which the lines with mistakes are shown.
+    Invalid {
+        file: Option<(PathBuf, String)>,
+        mistakes: Vec<Mistake>,
+    },
 }
 
 /// Makes the configuration that will run.
@@ -52,20 +115,114 @@ pub(crate) enum Error {
 /// # Errors
 /// When the file cannot be read, or when there are mistakes in it or in what overrides it.
 pub(crate) fn load(overrides: Overrides) -> Result<Config, Error> {
-    let (written, mut mistakes) = match &overrides.file {
-        None => (Written::default(), Vec::new()),
-        Some(path) => match fs::read_to_string(path) {
-            Ok(text) => written::read(&text),
-            Err(error) => return Err(Error::Unreadable { path: path.clone(), error }),
-        },
-    };
-    let file = overrides.file.clone();
-    let config = Config::of(written, overrides, &mut mistakes);
-    if mistakes.is_empty() {
-        return Ok(config);
+    let file = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    of_text(file, overrides)
+}
+
+/// Reads a configuration file, for [`of_text`].
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn read_file(path: &Path) -> Result<(PathBuf, String), Error> {
+    let path = path.to_owned();
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) => Err(Error::Unreadable { path, error }),
     }
-    mistakes.sort_by(|a, b| a.place.cmp(&b.place));
-    Err(Error::Invalid { file, mistakes })
+}
+
+/// Makes the configuration that will run from the text of a file that was read before.
+///
+/// # Errors
+/// When there are mistakes in the text or in what overrides it.
+pub(crate) fn of_text(
+    file: Option<(PathBuf, String)>,
+    overrides: Overrides,
+) -> Result<Config, Error> {
+    read::examine(file, overrides).map(|examined| examined.config)
+}
+
+/// Returns what runs after a reload: what waits for a restart stays as it was.
+///
+/// # Errors
+/// When the two do not go together: operators are still listened to off loopback, but without a
+/// token.
+pub(crate) fn reloaded(old: &Config, new: Config) -> Result<Config, Error> {
+    let mut config = new;
+    config.server.listen.clone_from(&old.server.listen);
+    config.server.state_dir.clone_from(&old.server.state_dir);
+    config.server.shards = old.server.shards;
+    config.admin.listen = old.admin.listen;
+    closed(config)
+}
+
+/// Returns what a gateway runs that was given these listeners: those that its master has bound,
+/// whatever the file says by now.
+///
+/// # Errors
+/// As [`reloaded`].
+pub(crate) fn bound(
+    mut config: Config,
+    public: &[SocketAddr],
+    admin: &[SocketAddr],
+) -> Result<Config, Error> {
+    let is = |(asked, bound): (&SocketAddr, &SocketAddr)| {
+        asked == bound || asked.port() == 0 && asked.ip() == bound.ip()
+    };
+    let listen = &config.server.listen;
+    if listen.len() != public.len() || !listen.iter().zip(public).all(is) {
+        config.server.listen = public.to_vec();
+    }
+    if let Some(bound) = admin.first()
+        && !is((&config.admin.listen, bound))
+    {
+        config.admin.listen = *bound;
+    }
+    closed(config)
+}
+
+/// Sees to it that operators show a token where others can reach them.
+fn closed(config: Config) -> Result<Config, Error> {
+    match read::open_door(&config, Place::Outside("admin.token-file")) {
+        None => Ok(config),
+        Some(mistake) => Err(Error::Invalid { file: None, mistakes: vec![mistake] }),
+    }
+}
+
+/// Finds the directory of the server's state for a command that only looks for a server: what
+/// else is wrong with the configuration is none of its business.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn state_dir(overrides: &Overrides) -> Result<Option<PathBuf>, Error> {
+    if overrides.state_dir.is_some() {
+        return Ok(overrides.state_dir.clone());
+    }
+    let file = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    let (examined, _) = read::look(file.as_ref(), overrides.clone());
+    Ok(examined.config.server.state_dir)
+}
+
+/// Returns the keys whose values differ.
+pub(crate) fn changes(old: &Config, new: &Config) -> Changes {
+    let mut changes = Changes::default();
+    for key in KEYS.iter().filter(|key| key.get(old) != key.get(new)) {
+        match key.change {
+            Change::Reload => changes.applied.push(key.path),
+            Change::Restart => changes.restart.push(key.path),
+        }
+    }
+    changes
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::Unreadable { .. } => ErrorCode::ConfigUnreadable,
+            Error::Invalid { .. } => ErrorCode::ConfigInvalid,
+        };
+        Self::new(code, error)
+    }
 }
 
 impl fmt::Display for Error {
@@ -77,10 +234,18 @@ impl fmt::Display for Error {
             Self::Invalid { file, mistakes } => {
                 let mistakes_word = if mistakes.len() == 1 { "mistake" } else { "mistakes" };
                 write!(f, "the configuration has {} {mistakes_word}", mistakes.len())?;
-                let name = file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+                let (name, text) = match file {
+                    Some((path, text)) => (near(path), text.as_str()),
+                    None => Default::default(),
+                };
                 for Mistake { place, message } in mistakes {
                     match place {
-                        Place::Line(line) => write!(f, "\n  {name}:{line}: {message}")?,
+                        Place::Line(line) => {
+                            write!(f, "\n  {name}:{line}: {message}")?;
+                            if let Some(excerpt) = excerpt(text, *line) {
+                                write!(f, "\n  {line:>5} | {excerpt}")?;
+                            }
+                        }
                         Place::Outside(what) => write!(f, "\n  {what}: {message}")?,
                     }
                 }
@@ -88,6 +253,31 @@ impl fmt::Display for Error {
             }
         }
     }
+}
+
+/// Shows a path as one would type it here.
+fn near(path: &Path) -> String {
+    let here = env::current_dir().unwrap_or_default();
+    match path.strip_prefix(&here) {
+        // Whoever reads what a server in the background writes is not in its directory, which is /.
+        Ok(near) if here != Path::new("/") => near.display().to_string(),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Shows a line of a file, shortened, without what may be a secret.
+fn excerpt(text: &str, line: usize) -> Option<String> {
+    const SECRETS: [&str; 6] = ["token", "secret", "passw", "auth", "jwt", "url"];
+    let line = text.lines().nth(line.checked_sub(1)?)?.trim();
+    let lower = line.to_lowercase();
+    let shown = if SECRETS.iter().any(|word| lower.contains(word)) {
+        format!("{}= …", line.split_once('=')?.0)
+    } else {
+        line.to_owned()
+    };
+    let short: String = shown.chars().take(80).collect();
+    let rest = if short.len() < shown.len() { "…" } else { "" };
+    (!short.is_empty()).then(|| short + rest)
 }
 
 #[cfg(test)]
@@ -98,9 +288,15 @@ mod tests {
 
     /// The mistakes of a file, as `line: message`.
     fn mistakes(text: &str) -> Vec<String> {
-        let (written, mut mistakes) = written::read(text);
-        Config::of(written, Overrides::default(), &mut mistakes);
-        mistakes.sort_by(|a, b| a.place.cmp(&b.place));
+        told(of_text(Some(file(text)), Overrides::default()))
+    }
+
+    fn told(result: Result<Config, Error>) -> Vec<String> {
+        let mistakes = match result {
+            Err(Error::Invalid { mistakes, .. }) => mistakes,
+            Err(error) => panic!("{error}"),
+            Ok(_) => Vec::new(),
+        };
         (mistakes.into_iter())
             .map(|Mistake { place, message }| match place {
                 Place::Line(line) => format!("{line}: {message}"),
@@ -110,10 +306,35 @@ mod tests {
     }
 
     fn config(text: &str, overrides: Overrides) -> Config {
-        let (written, mut mistakes) = written::read(text);
-        let config = Config::of(written, overrides, &mut mistakes);
-        assert_eq!(mistakes, []);
-        config
+        of_text(Some(file(text)), overrides).unwrap()
+    }
+
+    fn file(text: &str) -> (PathBuf, String) {
+        ("/etc/bowline/bowline.toml".into(), text.to_owned())
+    }
+
+    /// Where the keys for tokens can be: in one of these.
+    const KEY_PLACES: [&str; 3] = ["secret-file", "public-key-file", "jwks-url"];
+
+    /// The default file with the keys that have no default.
+    fn full_file() -> String {
+        full_file_with(KEY_PLACES[0])
+    }
+
+    /// The same with the keys for tokens at one of their places.
+    fn full_file_with(key_place: &str) -> String {
+        let others = KEY_PLACES.iter().filter(|other| **other != key_place);
+        others.fold(every_key(), |text, other| {
+            text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
+        })
+    }
+
+    fn every_key() -> String {
+        let is_key = |rest: &str| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase());
+        (DEFAULT_FILE.lines())
+            .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line))
+            .map(|line| line.to_owned() + "\n")
+            .collect()
     }
 
     #[test]
@@ -122,10 +343,37 @@ mod tests {
     }
 
     #[test]
-    fn the_default_file_names_every_key() {
-        let (written, _) = written::read(DEFAULT_FILE);
-        let printed = format!("{written:#?}");
-        assert!(!printed.contains("None"), "{printed}");
+    fn the_default_file_has_every_key_of_the_table_and_says_what_it_means() {
+        let examined = read::examine(Some(file(DEFAULT_FILE)), Overrides::default()).unwrap();
+        let with = |place| {
+            read::examine(Some(file(&full_file_with(place))), Overrides::default()).unwrap()
+        };
+        let full = (KEY_PLACES.map(with).into_iter())
+            .reduce(|mut all, one| {
+                all.origins.extend(one.origins);
+                all
+            })
+            .unwrap();
+        let words = explain::words();
+        for key in KEYS {
+            // What has no default stands there as an example.
+            let default = key.get(&Config::default());
+            let has = !default.is_null() && default != serde_json::json!({});
+            let example = if key.path.starts_with("backends.") { "\"app\"" } else { "\"/\"" };
+            let path = key.path.replace('*', example);
+            assert_eq!(examined.origins.contains_key(&path), has, "{path}");
+            assert!(full.origins.contains_key(&path), "{path}");
+            assert!(words.get(key.path).is_some_and(|words| !words.is_empty()), "{path}");
+        }
+        // The example has a namespace more, and nothing else that the table does not have.
+        assert_eq!(full.origins.len(), KEYS.len() + 1);
+    }
+
+    #[test]
+    fn every_limit_that_has_a_name_is_a_key() {
+        for limit in bowline_names::LimitKey::ALL {
+            assert!(KEYS.iter().any(|key| key.path == limit.path()), "{}", limit.path());
+        }
     }
 
     #[test]
@@ -149,7 +397,7 @@ max-payload = 1.5
 command = ["true"]
 
 [namespaces."/chat"]
-handler = { http = "app" }
+handler = { upstream = "app" }
 
 [sever]
 "#;
@@ -157,12 +405,12 @@ handler = { http = "app" }
             mistakes(text),
             [
                 "3: unknown key `server.lisen`; did you mean `listen`?",
-                "4: `server.shards` is 0; it must be \"auto\" or a number from 1 to 255",
-                "7: `engine.ping-interval` is \"25 parsecs\"; write a duration such as \"500ms\", \"25s\" or \"2m\"",
-                "8: `engine.transports` names \"telepathy\"; it may name \"polling\" and \"websocket\"",
-                "9: `engine.max-payload` is 1.5; write a size such as \"64KiB\", \"1MB\" or a number of bytes",
+                "4: `server.shards` is 0; write \"auto\" or a number from 1 to 255",
+                "7: `engine.ping-interval` is \"25 parsecs\"; write a duration such as \"500ms\", from 1ms to 1day",
+                "8: `engine.transports` has an entry that is \"telepathy\"; write \"polling\" or \"websocket\"",
+                "9: `engine.max-payload` is 1.5; write a size such as \"64KiB\" or \"1MB\", or a number of bytes, from 1 to 1GiB",
                 "11: `services` is not in this version",
-                "15: `namespaces.\"/chat\".handler` with `http` is not in this version; \"echo\" and \"relay\" are",
+                "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\" or { http = \"NAME\" }",
                 "17: unknown table `sever`; did you mean `server`?",
             ]
         );
@@ -180,15 +428,39 @@ handler = { http = "app" }
     }
 
     #[test]
+    fn a_file_may_break_off_anywhere() {
+        let text = full_file();
+        for (end, _) in text.char_indices() {
+            let cut = Some(file(&text[..end]));
+            let (examined, mistakes) = read::look(cut.as_ref(), Overrides::default());
+            // Whatever is left out has its default, and no mistake is beyond the end.
+            let lines = text[..end].lines().count().max(1);
+            let within = |place: &Place| matches!(place, Place::Line(line) if *line <= lines);
+            assert!(mistakes.iter().all(|mistake| within(&mistake.place)), "{end}: {mistakes:?}");
+            assert!(examined.origins.len() <= KEYS.len() + 1);
+        }
+    }
+
+    #[test]
     fn keys_of_later_versions_are_refused_as_such() {
         assert_eq!(
-            mistakes(
-                "[server]\nstate-dir = \"/tmp\"\n[server.tls]\n[continuity]\nwindow = \"2m\"\n"
-            ),
+            mistakes("[server]\nupgrade-grace = \"1m\"\n[admin]\nmount = \"/x\"\n[continuity]\n"),
             [
-                "2: `server.state-dir` is not in this version",
-                "3: `server.tls` is not in this version",
-                "4: `continuity` is not in this version",
+                "2: `server.upgrade-grace` is not in this version",
+                "4: `admin.mount` is not in this version",
+                "5: `continuity` is not in this version",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_in_another_table_is_sent_to_its_own() {
+        assert_eq!(
+            mistakes("drain = \"1s\"\n[server]\nmax_payload = 1\ncert-file = \"x\"\n"),
+            [
+                "1: unknown key `drain`; did you mean `server.drain`?",
+                "3: unknown key `server.max_payload`; did you mean `engine.max-payload`?",
+                "4: unknown key `server.cert-file`; did you mean `server.tls.cert-file`?",
             ]
         );
     }
@@ -211,20 +483,168 @@ handler = { http = "app" }
 
     #[test]
     fn a_port_variable_that_is_no_port_is_a_mistake_of_the_environment() {
-        let mut mistakes = Vec::new();
-        let overrides =
-            Overrides { port: Some("tcp://10.0.0.1".to_owned()), ..Overrides::default() };
-        Config::of(Written::default(), overrides, &mut mistakes);
-        assert_eq!(mistakes.len(), 1);
-        assert_eq!(mistakes[0].place, Place::Outside("PORT"));
+        let port = Some("tcp://10.0.0.1".to_owned());
+        let result = of_text(None, Overrides { port, ..Overrides::default() });
+        assert_eq!(told(result), ["PORT: \"tcp://10.0.0.1\" is not a port"]);
     }
 
     #[test]
-    fn the_admin_listener_stays_on_loopback() {
+    fn the_admin_listener_leaves_loopback_only_with_a_token() {
+        let open = "[admin]\nlisten = \"0.0.0.0:8001\"\n";
+        let wanted = "is 0.0.0.0:8001, which others can reach; off loopback it needs \
+                      `admin.token-file`, a file with a token that operators show";
+        assert_eq!(mistakes(open), [format!("2: `admin.listen` {wanted}")]);
+        assert_eq!(mistakes(&format!("{open}token-file = \"token\"\n")), [""; 0]);
+
+        let admin_listen = Some(address("0.0.0.0:8001").unwrap());
+        let overrides = Overrides { admin_listen, ..Overrides::default() };
+        let told = told(of_text(None, overrides));
+        assert_eq!(told, [format!("BOWLINE_ADMIN_LISTEN: `admin.listen` {wanted}")]);
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
         assert_eq!(
-            mistakes("[admin]\nlisten = \"0.0.0.0:8001\"\n"),
-            ["2: `admin.listen` is 0.0.0.0:8001, which others can reach; off loopback it takes \
-                 `admin.token-file`, which is not in this version"]
+            mistakes("[server.tls]\ncert-file = \"cert.pem\"\n"),
+            ["1: `server.tls.key-file` is missing; write a path, absolute or from where the \
+              configuration file is"]
+        );
+    }
+
+    #[test]
+    fn relative_files_are_where_the_configuration_is_and_those_of_flags_where_one_typed_them() {
+        let text = "[server]\nstate-dir = \"state\"\n[admin]\ntoken-file = \"/run/token\"\n";
+        let read = config(text, Overrides::default());
+        assert_eq!(read.server.state_dir, Some("/etc/bowline/state".into()));
+        assert_eq!(read.admin.token_file, Some("/run/token".into()));
+
+        let flag = Overrides { state_dir: Some("/here/state".into()), ..Overrides::default() };
+        assert_eq!(config(text, flag).server.state_dir, Some("/here/state".into()));
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses() {
+        let text = "[server]\ntrusted-proxies = [\"10.0.0.7\", \"fd00::/8\"]\n";
+        let networks = config(text, Overrides::default()).server.trusted_proxies;
+        assert_eq!(networks, ["10.0.0.7/32".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        let wrong = mistakes("[server]\ntrusted-proxies = [\"10.0.0.7:80\"]\n");
+        assert!(wrong[0].starts_with("2: `server.trusted-proxies` names \"10.0.0.7:80\"; write"));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_shown_in_no_message() {
+        let text = "[admin]\ntoken = \"hush\"\n[alerts]\nwebhook-url = \"ftp://x/hush\"\n\
+                    [health]\npublic-url = \"https://me:hush@example.com\"\n";
+        let error = of_text(Some(file(text)), Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("did you mean `token-file`?"), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+
+        let text = "[alerts]\nwebhook-url = \"https://example.com/hush?a=hush\"\n";
+        let read = config(text, Overrides::default());
+        assert!(!format!("{read:?}").contains("hush"));
+        let examined = read::examine(Some(file(text)), Overrides::default()).unwrap();
+        let shown =
+            explain::show(&examined, None) + &explain::show_json(&examined, None).to_string();
+        assert!(shown.contains("https://example.com/…") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn a_reload_applies_what_it_can_and_names_the_rest() {
+        let text = "[server]\nlisten = \"127.0.0.1:1\"\n[engine]\nping-interval = \"1s\"\n\
+                    [namespaces.\"/x\"]\nhandler = \"echo\"\n";
+        let (old, new) = (Config::default(), config(text, Overrides::default()));
+        let expected = Changes {
+            applied: vec!["engine.ping-interval", "namespaces.*.handler"],
+            restart: vec!["server.listen"],
+        };
+        assert_eq!(changes(&old, &new), expected);
+        assert_eq!(changes(&new, &new), Changes::default());
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_told_with_every_reload() {
+        let overrides = Overrides { shards: Some(Shards::Of(200)), ..Overrides::default() };
+        let listen = full_file().replace("127.0.0.1", "127.0.0.2");
+        let (old, new) = (Config::default(), config(&listen, overrides));
+        let waiting: Vec<&str> =
+            (KEYS.iter()).filter(|key| key.change == Change::Restart).map(|key| key.path).collect();
+        assert_eq!(changes(&old, &new).restart, waiting);
+
+        let runs = reloaded(&old, new.clone()).unwrap();
+        assert_eq!(changes(&runs, &new), Changes { applied: Vec::new(), restart: waiting });
+    }
+
+    #[test]
+    fn a_reload_does_not_take_the_token_from_a_door_that_stays_open() {
+        let open = "[admin]\nlisten = \"0.0.0.0:8001\"\ntoken-file = \"token\"\n";
+        let old = config(open, Overrides::default());
+        let refused = reloaded(&old, Config::default()).unwrap_err().to_string();
+        assert!(refused.contains("0.0.0.0:8001, which others can reach"), "{refused}");
+        assert!(reloaded(&Config::default(), old).is_ok());
+    }
+
+    #[test]
+    fn a_gateway_knows_where_it_listens_better_than_the_file() {
+        let at = |address: &str| address.parse::<SocketAddr>().unwrap();
+        let text = "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+        let asked = config(text, Overrides::default());
+        let public = [at("127.0.0.1:4711")];
+        // Any port of the address that was asked for is what was asked for.
+        let same = bound(asked.clone(), &public, &[at("127.0.0.1:4712")]).unwrap();
+        assert_eq!(same, asked);
+        let other = bound(asked.clone(), &[at("[::1]:1")], &[at("127.0.0.2:2")]).unwrap();
+        assert_eq!(other.server.listen, [at("[::1]:1")]);
+        assert_eq!(other.admin.listen, at("127.0.0.2:2"));
+        let open = bound(asked, &public, &[at("0.0.0.0:8001")]).unwrap_err().to_string();
+        assert!(open.contains("0.0.0.0:8001, which others can reach"), "{open}");
+    }
+
+    #[test]
+    fn what_is_shown_can_be_used_as_a_file() {
+        let app = full_file().replacen("handler = \"echo\"", "handler = { http = \"app\" }", 1);
+        for text in [DEFAULT_FILE.to_owned(), full_file(), app] {
+            let path = Some(Path::new("/etc/bowline/bowline.toml"));
+            let before = read::examine(Some(file(&text)), Overrides::default()).unwrap();
+            let shown = explain::show(&before, path);
+            let mut after = config(&shown, Overrides::default());
+            // The path of a hook or of an app is not shown, so it cannot come back.
+            after.backends.clone_from(&before.config.backends);
+            after.alerts.webhook_url.clone_from(&before.config.alerts.webhook_url);
+            assert_eq!(after, before.config, "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_app_behind_http_is_named_by_its_table() {
+        let app = "[backends.my-app]\nurl = \"http://127.0.0.1:5000/\"\ntimeout = \"2s\"\n";
+        let text = format!("{app}[namespaces.\"/\"]\nhandler = {{ http = \"my-app\" }}\n");
+        let config = config(&text, Overrides::default());
+        assert_eq!(config.namespaces.0[0].1.handler, Handler::Http("my-app".to_owned()));
+        let (name, backend) = &config.backends.0[0];
+        assert_eq!((&**name, backend.timeout), ("my-app", Duration::from_secs(2)));
+        assert_eq!((backend.max_concurrent, backend.queue), (64, 10_000));
+
+        assert_eq!(
+            mistakes(&text.replace("\"my-app\" }", "\"my-ap\" }").replace("\"2s\"", "2")),
+            [
+                "3: `backends.\"my-app\".timeout` is 2; write a duration such as \"500ms\", from 10ms to 10m",
+                "5: `namespaces.\"/\".handler` names the backend \"my-ap\", which is not in [backends]; did you mean \"my-app\"?",
+            ]
+        );
+        assert_eq!(
+            mistakes("[backends.\"my app\"]\nurl = \"ftp://x\"\nurll = 1\n[backends.b]\n"),
+            [
+                "1: `backends.\"my app\"` must be called by letters, digits, `-` and `_` alone",
+                "2: `backends.\"my app\".url` is no URL; write a URL such as \"http://127.0.0.1:9093\"",
+                "3: unknown key `backends.\"my app\".urll`; did you mean `url`?",
+                "4: `backends.\"b\".url` is missing; write a URL such as \"http://127.0.0.1:9093\"",
+            ]
+        );
+        assert_eq!(
+            mistakes("[namespaces.\"/\"]\nhandler = { http = \"app\", x = 1 }\n"),
+            [
+                "2: `namespaces.\"/\".handler` is a table; write \"echo\", \"relay\" or { http = \"NAME\" }"
+            ]
         );
     }
 
@@ -232,7 +652,72 @@ handler = { http = "app" }
     fn namespaces_in_a_file_replace_the_default_ones() {
         let config =
             config("[namespaces.\"/room-*\"]\nhandler = \"relay\"\n", Overrides::default());
-        assert_eq!(config.namespaces.0, [("/room-*".to_owned(), Handler::Relay)]);
+        let rule = effective::Namespace { handler: Handler::Relay, jwt: None };
+        assert_eq!(config.namespaces.0, [("/room-*".to_owned(), rule)]);
+    }
+
+    #[test]
+    fn a_namespace_may_ask_for_tokens() {
+        let text = r#"
+[namespaces."/"]
+handler = "echo"
+auth = { jwt = { secret-file = "secret", issuer = "us", audience = ["chat", "news"] } }
+[namespaces."/open"]
+handler = "echo"
+[namespaces."/keys".auth.jwt]
+jwks-url = "https://id.example.com/keys?for=us"
+rooms-claim = "rooms"
+leeway = "0s"
+[namespaces."/keys"]
+handler = "relay"
+"#;
+        let mut config = config(text, Overrides::default());
+        assert_eq!(config.namespaces.entry("/open").jwt, None);
+        let jwt = config.namespaces.entry("/").jwt.clone().unwrap();
+        assert_eq!(jwt.secret_file.unwrap(), Path::new("/etc/bowline/secret"));
+        assert_eq!((jwt.issuer.len(), jwt.audience.len(), jwt.leeway.as_secs()), (1, 2, 30));
+        let rule = config.namespaces.entry("/keys");
+        assert_eq!(rule.handler, Handler::Relay);
+        let jwt = rule.jwt.clone().unwrap();
+        assert_eq!(jwt.rooms_claim.as_deref(), Some("rooms"));
+        assert!(jwt.leeway.is_zero() && jwt.jwks_url.is_some());
+
+        let examined = read::examine(Some(file(text)), Overrides::default()).unwrap();
+        assert_eq!(examined.origins["namespaces.\"/\".auth.jwt.issuer"], Origin::Line(4));
+        let shown = explain::show(&examined, None);
+        assert!(shown.contains("[namespaces.\"/keys\".auth.jwt]\njwks-url"), "{shown}");
+        assert_eq!(shown.matches("[namespaces.\"/\".auth.jwt]").count(), 1, "{shown}");
+        // It can be used as a file.
+        assert!(mistakes(&shown).is_empty(), "{shown}");
+    }
+
+    #[test]
+    fn who_asks_for_tokens_must_say_what_they_are_checked_with() {
+        let one = "has one of `secret-file`, `public-key-file` and `jwks-url`, and no more";
+        let auth = |auth: &str| {
+            mistakes(&format!("[namespaces.\"/\"]\nhandler = \"echo\"\nauth = {auth}"))
+        };
+        let table = "3: `namespaces.\"/\".auth.jwt`";
+        assert_eq!(auth("{ jwt = { } }"), [format!("{table} {one}")]);
+        assert_eq!(auth("{ jwt = { issuer = \"us\" } }"), [format!("{table} {one}")]);
+        assert_eq!(
+            auth("{ jwt = { secret-file = \"a\", public-key-file = \"b\" } }"),
+            [format!("{table} {one}")]
+        );
+        assert_eq!(
+            auth("{ }"),
+            ["3: `namespaces.\"/\".auth.jwt` is missing; write a table, with the keys of tokens"]
+        );
+        assert_eq!(
+            auth("true"),
+            ["3: `namespaces.\"/\".auth` is a table: write [namespaces.\"/\".auth]"]
+        );
+        assert_eq!(
+            auth("{ jwt = { secret-file = \"a\", isuer = \"us\" } }"),
+            ["3: unknown key `namespaces.\"/\".auth.jwt.isuer`; did you mean `issuer`?"]
+        );
+        let secret = auth("{ jwt = { jwks-url = \"https://ada:pw@example.com\" } }");
+        assert!(secret.len() == 1 && !secret[0].contains("pw"), "{secret:?}");
     }
 
     #[test]
@@ -241,8 +726,8 @@ handler = { http = "app" }
             mistakes("[namespaces.chat]\n[namespaces.\"/x\"]\nhandler = \"eko\"\n"),
             [
                 "1: `namespaces.\"chat\"` must begin with a slash; did you mean `/chat`?",
-                "1: `namespaces.\"chat\".handler` is missing; it may be \"echo\" or \"relay\"",
-                "3: `namespaces.\"/x\".handler` is \"eko\"; it may be \"echo\" or \"relay\"; did you mean \"echo\"?",
+                "1: `namespaces.\"chat\".handler` is missing; write \"echo\", \"relay\" or { http = \"NAME\" }",
+                "3: `namespaces.\"/x\".handler` is \"eko\"; write \"echo\", \"relay\" or { http = \"NAME\" }; did you mean \"echo\"?",
             ]
         );
     }

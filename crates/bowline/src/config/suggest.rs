@@ -7,9 +7,14 @@ pub(crate) fn nearest<'a>(
 ) -> Option<&'a str> {
     // Keys of other tools are often written in snake case or as one word.
     let word = word.to_ascii_lowercase().replace('_', "-");
+    let begun = format!("{word}-");
     (candidates.into_iter())
         .map(|candidate| (distance(&word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().max(word.len()).div_ceil(3))
+        .filter(|(distance, candidate)| {
+            // `token` is far from `token-file`, and still what was meant.
+            let near = *distance <= candidate.len().max(word.len()).div_ceil(3);
+            near || candidate.starts_with(&begun)
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -44,6 +49,7 @@ mod tests {
         assert_eq!(nearest("shrads", keys), Some("shards"));
         assert_eq!(nearest("Drain", keys), Some("drain"));
         assert_eq!(nearest("workers", keys), None);
+        assert_eq!(nearest("token", ["listen", "token-file"]), Some("token-file"));
         assert_eq!(nearest("ping_interval", ["ping-interval"]), Some("ping-interval"));
     }
 }

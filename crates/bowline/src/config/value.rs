@@ -1,6 +1,32 @@
 //! How single values are written: durations, sizes, addresses.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use http::Uri;
+use ipnet::IpNet;
+
+/// What one writes for an address.
+pub(crate) const ADDRESS: &str =
+    "an address with its port, such as \"127.0.0.1:8000\" or \"[::]:8000\"";
+
+/// What one writes for addresses of others.
+pub(crate) const NETWORK: &str = "addresses or networks such as \"10.0.0.7\" or \"10.0.0.0/8\"";
+
+/// What one writes for a number of shards.
+pub(crate) const SHARDS: &str = "\"auto\" or a number from 1 to 255";
+
+/// What one writes for an origin.
+pub(crate) const ORIGIN: &str = "an origin such as \"https://chat.example.com\"";
+
+/// What one writes for a URL.
+pub(crate) const ENDPOINT: &str = "a URL such as \"http://127.0.0.1:9093\"";
+
+/// What one writes for the level of the log.
+pub(crate) const LEVEL: &str = "\"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\", or \
+     levels by module such as \"info,bowline_net=debug\"";
 
 /// Reads a duration such as `500ms`, `25s` or `1m 30s`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -44,18 +70,60 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
         Some(port) => format!("127.0.0.1:{port}"),
         None => text.to_owned(),
     };
-    numeric.parse().map_err(|_| {
-        "write an address with its port, such as \"127.0.0.1:8000\" or \"[::]:8000\"".to_owned()
-    })
+    numeric.parse().map_err(|_| format!("write {ADDRESS}"))
+}
+
+/// Writes a size as [`size`] reads it, with the unit that makes the number shortest.
+pub(crate) fn size_text(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 6] = [
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("kB", 1_000),
+    ];
+    (UNITS.iter())
+        .filter(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
+        .map(|(unit, factor)| (bytes / factor, unit))
+        .min()
+        .map_or_else(|| bytes.to_string(), |(number, unit)| format!("{number}{unit}"))
+}
+
+/// Reads a network, or an address, which is a network of one.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Writes a network as [`network`] reads it.
+pub(crate) fn network_text(network: &IpNet) -> String {
+    let whole = network.prefix_len() == network.max_prefix_len();
+    if whole { network.addr().to_string() } else { network.to_string() }
+}
+
+/// Reads an origin: a scheme, a host and perhaps a port. Returns it without a slash at the end.
+pub(crate) fn origin(text: &str) -> Result<String, String> {
+    let wrong = || format!("write {ORIGIN}");
+    let url = endpoint(text).map_err(|_| wrong())?;
+    let bare = url.strip_suffix('/').unwrap_or(&url);
+    if bare.matches('/').count() != 2 || bare.contains('?') {
+        return Err(wrong());
+    }
+    Ok(bare.to_owned())
+}
+
+/// Reads a URL of HTTP. A user and a password in it are refused: nobody would send them.
+pub(crate) fn endpoint(text: &str) -> Result<String, String> {
+    let wrong = || format!("write {ENDPOINT}");
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let web = matches!(uri.scheme_str(), Some("http" | "https"));
+    let host = uri.authority().is_some_and(|host| !host.as_str().contains('@'));
+    if web && host && !text.contains('#') { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
 /// Reads which log lines are wanted: a level, or levels by module.
 pub(crate) fn log_level(text: &str) -> Result<tracing_subscriber::filter::Targets, String> {
-    let wrong = || {
-        "write \"error\", \"warn\", \"info\", \"debug\", \"trace\" or \"off\", or levels by \
-         module such as \"info,bowline_net=debug\""
-            .to_owned()
-    };
+    let wrong = || format!("write {LEVEL}");
     // A bare word would otherwise be taken for the name of a module, and nothing logged.
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     for part in text.split(',') {

@@ -1,0 +1,243 @@
+//! `config check`: what is wrong with a configuration and the files it names, and what is only
+//! suspicious.
+
+use std::{fs::File, io, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
+
+use bowline_net::{Tls, TlsError};
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
+
+use super::{Allowance, Backend, Error, Examined, Jwt, Mistake, Place, excerpt, near};
+use crate::{alerts, api::Tokens, auth, backends};
+
+/// What was found in files that are named, and in what is allowed but probably not meant.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// With these a server would not start.
+    pub(crate) mistakes: Vec<Mistake>,
+    /// Files that this user cannot read. Perhaps the user that runs the server can.
+    pub(crate) unreadable: Vec<Mistake>,
+    /// It may be right on another machine or for another user.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Open files that are kept for health checks and administration (`bowline-net`).
+const RESERVED: u64 = 64;
+
+/// Looks at a configuration that has no mistakes in itself.
+pub(crate) fn look(examined: &Examined) -> Findings {
+    let mut findings = Findings::default();
+    let config = &examined.config;
+    if let Some(tls) = &config.server.tls {
+        let files = Tls { cert_file: tls.cert_file.clone(), key_file: tls.key_file.clone() };
+        match files.check() {
+            Ok(()) => {}
+            Err(TlsError::Read { path, source }) => {
+                let is_key = path == tls.key_file && path != tls.cert_file;
+                let key = if is_key { "server.tls.key-file" } else { "server.tls.cert-file" };
+                findings.cannot_read(examined, key, &path, &source);
+            }
+            Err(error) => findings.mistake(examined, "server.tls.cert-file", &error.to_string()),
+        }
+        findings.secret("server.tls.key-file", &tls.key_file);
+    }
+    if let Some(path) = &config.admin.token_file {
+        match (File::open(path), Tokens::read(path)) {
+            (Err(error), _) => findings.cannot_read(examined, "admin.token-file", path, &error),
+            (Ok(_), Err(problem)) => findings.mistake(examined, "admin.token-file", &problem),
+            (Ok(_), Ok(_)) => findings.secret("admin.token-file", path),
+        }
+    }
+    if let Some(path) = &config.alerts.rules_file {
+        match (File::open(path), alerts::load(&config.alerts)) {
+            (Err(error), _) => findings.cannot_read(examined, "alerts.rules-file", path, &error),
+            (Ok(_), Err(_)) => {
+                let problem = format!("`bowline alerts check {}` says what is wrong", near(path));
+                findings.mistake(examined, "alerts.rules-file", &problem);
+            }
+            (Ok(_), Ok(_)) => {}
+        }
+    }
+    for (name, backend) in &config.backends.0 {
+        findings.backend(examined, name, backend);
+    }
+    for (name, rule) in &config.namespaces.0 {
+        if let Some(jwt) = &rule.jwt {
+            findings.keys(examined, name, jwt);
+        }
+    }
+    if config.server.proxy_protocol && config.server.trusted_proxies.is_empty() {
+        findings.warnings.push(
+            "`server.proxy-protocol` without `server.trusted-proxies`: whoever reaches the \
+             listener may claim any address"
+                .to_owned(),
+        );
+    }
+    let open_files = getrlimit(Resource::Nofile).maximum;
+    if let (Allowance::Of(connections), Some(most)) = (config.limits.connections, open_files)
+        && connections as u64 > most.saturating_sub(RESERVED)
+    {
+        findings.warnings.push(format!(
+            "`limits.connections` is {connections}, but a process may open only {most} files here \
+             and keeps {RESERVED} of them: raise that limit (`ulimit -Hn`, LimitNOFILE=)"
+        ));
+    }
+    findings
+}
+
+impl Findings {
+    fn mistake(&mut self, examined: &Examined, key: &str, problem: &str) {
+        let message = format!("`{key}`: {problem}");
+        self.mistakes.push(Mistake { place: place(examined, key), message });
+    }
+
+    /// A file that this user may not read may be right for the user that runs the server; one that
+    /// is not there is right for nobody.
+    fn cannot_read(&mut self, examined: &Examined, key: &str, path: &Path, error: &io::Error) {
+        let message = format!("`{key}`: cannot read {}: {error}", path.display());
+        let mistake = Mistake { place: place(examined, key), message };
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => self.unreadable.push(mistake),
+            _ => self.mistakes.push(mistake),
+        }
+    }
+
+    /// Looks at whether an app could be asked, and at its secret.
+    fn backend(&mut self, examined: &Examined, name: &str, backend: &Backend) {
+        let path = format!("backends.{name:?}.secret-file");
+        let unreadable =
+            backend.secret_file.as_ref().and_then(|file| Some((file, File::open(file).err()?)));
+        match (unreadable, backends::options(name, backend)) {
+            (Some((file, error)), _) => self.cannot_read(examined, &path, file, &error),
+            (None, Err(problem)) => {
+                let key = if problem.starts_with("`secret-file`") { "secret-file" } else { "url" };
+                let problem = problem.trim_start_matches("`secret-file`: ");
+                self.mistake(examined, &format!("backends.{name:?}.{key}"), problem);
+            }
+            (None, Ok(_)) => {
+                if let Some(file) = &backend.secret_file {
+                    self.secret(&path, file);
+                }
+            }
+        }
+        if backend.url.starts_with("http://") && !is_here(&backend.url) {
+            self.warnings.push(format!(
+                "`backends.{name:?}.url`: what clients say goes to {} without TLS, which is right in a \
+                 network of your own alone",
+                backend.url.shown()
+            ));
+        }
+    }
+
+    /// Looks at what tokens of a namespace are checked with.
+    fn keys(&mut self, examined: &Examined, name: &str, jwt: &Jwt) {
+        let (key, path) = match (&jwt.secret_file, &jwt.public_key_file) {
+            (Some(path), _) => ("secret-file", path),
+            (None, Some(path)) => ("public-key-file", path),
+            (None, None) => {
+                let plain = jwt.jwks_url.as_ref().filter(|url| url.starts_with("http://"));
+                let far = plain.filter(|url| !is_here(url));
+                if let Some(url) = far {
+                    self.warnings.push(format!(
+                        "`namespaces.{name:?}.auth.jwt.jwks-url`: {} comes without TLS: whoever is on \
+                         the way may put in keys of their own",
+                        url.shown()
+                    ));
+                }
+                return;
+            }
+        };
+        let key = format!("namespaces.{name:?}.auth.jwt.{key}");
+        match (File::open(path), auth::files(jwt)) {
+            (Err(error), _) => self.cannot_read(examined, &key, path, &error),
+            (Ok(_), Some(Err(problem))) => self.mistake(examined, &key, &problem),
+            (Ok(_), Some(Ok(keys))) => {
+                if keys.has_short_secret() {
+                    self.warnings.push(format!(
+                        "`{key}`: a secret has fewer than 32 bytes; whoever has a token may find it \
+                         by trying: `openssl rand -base64 48` makes a better one"
+                    ));
+                }
+                if jwt.secret_file.is_some() {
+                    self.secret(&key, path);
+                }
+            }
+            (Ok(_), None) => {}
+        }
+    }
+
+    /// Warns if everybody may read or change the file.
+    fn secret(&mut self, key: &str, path: &Path) {
+        let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o006 != 0 {
+            let shown = path.display();
+            self.warnings.push(format!(
+                "`{key}`: {shown} is open to everybody on this machine: `chmod 600 {shown}`"
+            ));
+        }
+    }
+}
+
+/// Where the value of a key comes from.
+fn place(examined: &Examined, key: &str) -> Place {
+    Place::of(examined.origins.get(key).copied().unwrap_or_default())
+}
+
+/// Whether a URL names this machine.
+fn is_here(url: &str) -> bool {
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    host.is_some_and(|host| {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// A configuration that may be used, as JSON.
+pub(crate) fn good_json(file: Option<&Path>, warnings: &[String]) -> Value {
+    json!({ "ok": true, "file": file, "mistakes": [], "warnings": warnings })
+}
+
+/// One that may not.
+pub(crate) fn bad_json(error: &Error) -> Value {
+    let (file, mistakes) = match error {
+        Error::Unreadable { path, .. } => {
+            let mistakes = vec![json!({ "message": error.to_string() })];
+            (Some(path), mistakes)
+        }
+        Error::Invalid { file, mistakes } => {
+            let text = file.as_ref().map(|(_, text)| text.as_str()).unwrap_or_default();
+            let shown = mistakes.iter().map(|Mistake { place, message }| match place {
+                Place::Line(line) => {
+                    json!({ "line": line, "text": excerpt(text, *line), "message": message })
+                }
+                Place::Outside(what) => json!({ "place": what, "message": message }),
+            });
+            (file.as_ref().map(|(path, _)| path), shown.collect())
+        }
+    };
+    json!({ "ok": false, "file": file, "mistakes": mistakes, "warnings": [] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Origin};
+
+    #[test]
+    fn only_a_file_that_another_user_may_read_is_no_mistake() {
+        let origins = [("admin.token-file".to_owned(), Origin::Line(3))].into();
+        let examined = Examined { config: Config::default(), origins };
+        let mut findings = Findings::default();
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::NotFound] {
+            let path = Path::new("/nowhere/token");
+            findings.cannot_read(&examined, "admin.token-file", path, &kind.into());
+        }
+        let places = |found: &[Mistake]| -> Vec<_> {
+            found.iter().map(|mistake| (mistake.place.clone(), mistake.message.clone())).collect()
+        };
+        let text = |why: &str| format!("`admin.token-file`: cannot read /nowhere/token: {why}");
+        let line = Place::Line(3);
+        assert_eq!(places(&findings.mistakes), [(line.clone(), text("entity not found"))]);
+        assert_eq!(places(&findings.unreadable), [(line, text("permission denied"))]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The commands `bowline config …`.
+
+use std::io::{self, Write as _};
+
+use bowline_names::{ErrorCode, Exit};
+use serde_json::Value;
+
+use super::{
+    DEFAULT_FILE, Error, Overrides,
+    check::{self, Findings},
+    explain, near, read, read_file, schema,
+};
+use crate::failure::Failure;
+
+/// `config check`: says all that is wrong, or that nothing is.
+///
+/// # Errors
+/// When there are mistakes, or the file cannot be read.
+pub(crate) fn check(overrides: Overrides, json: bool) -> Result<Exit, Failure> {
+    let path = overrides.file.clone();
+    let (set, warnings) = match checked(overrides) {
+        Ok(checked) => checked,
+        Err(error) if json => {
+            print_json(&check::bad_json(&error));
+            return Ok(Exit::Usage);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if json {
+        print_json(&check::good_json(path.as_deref(), &warnings));
+        return Ok(Exit::Ok);
+    }
+    for warning in &warnings {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    let name = path.as_deref().map_or_else(|| "no configuration file".to_owned(), near);
+    let keys = if set == 1 { "1 key" } else { &format!("{set} keys") };
+    print(&format!("{name}: OK, {keys} set\n"));
+    Ok(Exit::Ok)
+}
+
+/// How many keys are set, and the warnings.
+fn checked(overrides: Overrides) -> Result<(usize, Vec<String>), Error> {
+    let file = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    let examined = read::examine(file.clone(), overrides)?;
+    let Findings { mistakes, unreadable, warnings } = check::look(&examined);
+    if mistakes.is_empty() {
+        let unreadable = unreadable.into_iter().map(|mistake| mistake.message);
+        return Ok((examined.origins.len(), unreadable.chain(warnings).collect()));
+    }
+    Err(Error::Invalid { file, mistakes })
+}
+
+/// Looks at the files that a configuration names, for a server that this user is about to start.
+///
+/// # Errors
+/// When it would not start: there are mistakes, or this user cannot read one of them.
+pub(crate) fn startable(overrides: Overrides) -> Result<(), Error> {
+    let file = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    let examined = read::examine(file.clone(), overrides)?;
+    let Findings { mut mistakes, unreadable, .. } = check::look(&examined);
+    mistakes.extend(unreadable);
+    if mistakes.is_empty() { Ok(()) } else { Err(Error::Invalid { file, mistakes }) }
+}
+
+/// `config show`: what will run, and where each value comes from.
+///
+/// # Errors
+/// When there are mistakes, or the file cannot be read.
+pub(crate) fn show(overrides: Overrides, json: bool) -> Result<Exit, Failure> {
+    let file = overrides.file.clone();
+    let read = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    let examined = read::examine(read, overrides)?;
+    if json {
+        print_json(&explain::show_json(&examined, file.as_deref()));
+    } else {
+        print(&explain::show(&examined, file.as_deref()));
+    }
+    Ok(Exit::Ok)
+}
+
+/// `config show --defaults`: the commented file.
+pub(crate) fn show_defaults() -> Exit {
+    print(DEFAULT_FILE);
+    Exit::Ok
+}
+
+/// `config explain`: all about a key.
+///
+/// # Errors
+/// When there is no such key, or the file cannot be read. A mistake elsewhere is no reason not to
+/// explain.
+pub(crate) fn explain(asked: &str, overrides: Overrides) -> Result<Exit, Failure> {
+    let file = overrides.file.clone();
+    let read = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
+    let (examined, _) = read::look(read.as_ref(), overrides);
+    let text = explain::explain(asked, &examined, file.as_deref())
+        .map_err(|message| Failure::new(ErrorCode::ConfigKeyUnknown, message))?;
+    print(&text);
+    Ok(Exit::Ok)
+}
+
+/// `config schema`: the file as JSON Schema.
+pub(crate) fn schema() -> Exit {
+    print_json(&schema::schema());
+    Exit::Ok
+}
+
+fn print_json(value: &Value) {
+    print(&format!("{value:#}\n"));
+}
+
+fn print(text: &str) {
+    // A reader that has read enough, such as `head`, is no failure.
+    let _ = io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,453 @@
+//! Every key of the file: how it is written, which field it sets, and when a change takes effect.
+//!
+//! The reader, `config show`, `config explain`, the JSON Schema and what a reload applies all come
+//! from this one table. What a key means is said in `default.toml`.
+
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use bowline_names::EnvVar;
+use serde_json::Value;
+use toml::de::DeValue;
+
+use super::{
+    effective::{Backend, Config, Jwt, LogFormat},
+    kind::{
+        Address, Addresses, Claim, CookieName, Count, CountOrAuto, Endpoint, File, HandlerName,
+        Kind, Level, Networks, OneOf, Origins, Size, Threads, Time, TransportNames, Truth, UrlPath,
+        WebOrigin, Words,
+    },
+};
+
+/// A key.
+pub(crate) struct Key {
+    /// The whole path, as in `server.tls.cert-file`. `*` stands for any name.
+    pub(crate) path: &'static str,
+    pub(crate) change: Change,
+    /// The variable and the flag that say the same.
+    pub(crate) variable: Option<EnvVar>,
+    /// Whether it must be there if its table is.
+    pub(crate) required: bool,
+    field: &'static dyn Field,
+}
+
+/// When a changed value counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// With `bowline reload`.
+    Reload,
+    /// When the server is started again.
+    Restart,
+}
+
+/// The time somebody waits: not nothing, and not so long that it must be a slip.
+const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(24 * 3600);
+
+/// A drain may be switched off, and ends before a supervisor of any patience gives up.
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// How long a client waits for an app: longer than that it has gone.
+const ANSWER: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(600);
+
+/// How far clocks may differ. More is no difference of clocks.
+const LEEWAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+
+/// A count of things. Above it a number is a slip, and would not fit in memory anyway.
+const COUNT: RangeInclusive<u64> = 1..=100_000_000;
+
+/// A size in memory, for one session: up to 1 GiB.
+const BYTES: RangeInclusive<u64> = 1..=(1 << 30);
+
+const FORMATS: OneOf<LogFormat> =
+    OneOf(&[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+/// A field that always has a value.
+macro_rules! field {
+    ($kind:expr, $($at:ident).+) => {
+        Typed {
+            kind: $kind,
+            get: |config| Some(&config.$($at).+),
+            set: |config, value| config.$($at).+ = value,
+        }
+    };
+}
+
+/// A field that may have none.
+macro_rules! optional {
+    ($kind:expr, $($at:ident).+) => {
+        Typed {
+            kind: $kind,
+            get: |config| config.$($at).+.as_ref(),
+            set: |config, value| config.$($at).+ = Some(value),
+        }
+    };
+}
+
+/// One of the two files of `[server.tls]`. The other one is empty until it has been read.
+macro_rules! tls {
+    ($at:ident) => {
+        Typed {
+            kind: File,
+            get: |config| config.server.tls.as_ref().map(|tls| &tls.$at),
+            set: |config, value| config.server.tls.get_or_insert_default().$at = value,
+        }
+    };
+}
+
+/// A field of a namespace's `auth.jwt`.
+macro_rules! jwt {
+    ($kind:expr, optional $at:ident) => {
+        InJwt { kind: $kind, get: |jwt| jwt.$at.as_ref(), set: |jwt, value| jwt.$at = Some(value) }
+    };
+    ($kind:expr, $at:ident) => {
+        InJwt { kind: $kind, get: |jwt| Some(&jwt.$at), set: |jwt, value| jwt.$at = value }
+    };
+}
+
+/// A field of an app in `[backends]`.
+macro_rules! backend {
+    ($kind:expr, optional $at:ident) => {
+        InBackend {
+            kind: $kind,
+            get: |backend| backend.$at.as_ref(),
+            set: |backend, value| backend.$at = Some(value),
+        }
+    };
+    ($kind:expr, $at:ident) => {
+        InBackend {
+            kind: $kind,
+            get: |backend| Some(&backend.$at),
+            set: |backend, value| backend.$at = value,
+        }
+    };
+}
+
+/// Every key, in the order of the file.
+pub(crate) static KEYS: &[Key] = &[
+    key("server.listen", Change::Restart, &field!(Addresses, server.listen)).or(EnvVar::Listen),
+    key("server.shards", Change::Restart, &field!(Threads, server.shards)).or(EnvVar::Shards),
+    key("server.state-dir", Change::Restart, &optional!(File, server.state_dir))
+        .or(EnvVar::StateDir),
+    key("server.trusted-proxies", Change::Reload, &field!(Networks, server.trusted_proxies)),
+    key("server.proxy-protocol", Change::Reload, &field!(Truth, server.proxy_protocol)),
+    key("server.drain", Change::Reload, &field!(Time(DRAIN), server.drain)),
+    key("server.tls.cert-file", Change::Reload, &tls!(cert_file)).required(),
+    key("server.tls.key-file", Change::Reload, &tls!(key_file)).required(),
+    key("admin.listen", Change::Restart, &field!(Address, admin.listen)).or(EnvVar::AdminListen),
+    key("admin.token-file", Change::Reload, &optional!(File, admin.token_file))
+        .or(EnvVar::AdminTokenFile),
+    key("health.public-url", Change::Reload, &optional!(WebOrigin, health.public_url))
+        .or(EnvVar::PublicUrl),
+    key("engine.path", Change::Reload, &field!(UrlPath, engine.path)),
+    key("engine.transports", Change::Reload, &field!(TransportNames, engine.transports)),
+    key("engine.allow-eio3", Change::Reload, &field!(Truth, engine.allow_eio3)),
+    key("engine.ping-interval", Change::Reload, &field!(Time(WAIT), engine.ping_interval)),
+    key("engine.ping-timeout", Change::Reload, &field!(Time(WAIT), engine.ping_timeout)),
+    key("engine.upgrade-timeout", Change::Reload, &field!(Time(WAIT), engine.upgrade_timeout)),
+    key("engine.connect-timeout", Change::Reload, &field!(Time(WAIT), engine.connect_timeout)),
+    key("engine.max-payload", Change::Reload, &field!(Size(BYTES), engine.max_payload_bytes)),
+    key("engine.compression", Change::Reload, &field!(Truth, engine.compression)),
+    key(
+        "engine.cors-allowed-origins",
+        Change::Reload,
+        &field!(Origins, engine.cors_allowed_origins),
+    ),
+    key("engine.cookie", Change::Reload, &field!(CookieName, engine.cookie)),
+    key("limits.connections", Change::Reload, &field!(CountOrAuto(COUNT), limits.connections)),
+    key(
+        "limits.connections-per-address",
+        Change::Reload,
+        &field!(CountOrAuto(COUNT), limits.connections_per_address),
+    ),
+    key(
+        "limits.handshakes-per-second",
+        Change::Reload,
+        &field!(Count(COUNT), limits.handshakes_per_second),
+    ),
+    key(
+        "limits.handshakes-per-second-per-address",
+        Change::Reload,
+        &field!(CountOrAuto(COUNT), limits.handshakes_per_second_per_address),
+    ),
+    key(
+        "limits.connections-per-subject",
+        Change::Reload,
+        &field!(CountOrAuto(COUNT), limits.connections_per_subject),
+    ),
+    key("limits.request-head", Change::Reload, &field!(Time(WAIT), limits.request_head)),
+    key(
+        "limits.packets-per-payload",
+        Change::Reload,
+        &field!(Count(COUNT), limits.packets_per_payload),
+    ),
+    // None is a sensible number of attachments.
+    key("limits.attachments", Change::Reload, &field!(Count(0..=10_000), limits.attachments)),
+    key(
+        "limits.namespaces-per-session",
+        Change::Reload,
+        &field!(Count(COUNT), limits.namespaces_per_session),
+    ),
+    key(
+        "limits.rooms-per-session",
+        Change::Reload,
+        &field!(Count(COUNT), limits.rooms_per_session),
+    ),
+    key(
+        "limits.pending-acks-per-session",
+        Change::Reload,
+        &field!(Count(COUNT), limits.pending_acks_per_session),
+    ),
+    key(
+        "limits.events-per-second",
+        Change::Reload,
+        &field!(Count(1..=500_000), limits.events_per_second),
+    ),
+    key(
+        "limits.queued-bytes-per-session",
+        Change::Reload,
+        &field!(Size(BYTES), limits.queued_bytes_per_session),
+    ),
+    key("alerts.rules-file", Change::Reload, &optional!(File, alerts.rules_file)),
+    key("alerts.alertmanager-url", Change::Reload, &optional!(Endpoint, alerts.alertmanager_url)),
+    key("alerts.webhook-url", Change::Reload, &optional!(Endpoint, alerts.webhook_url)),
+    key("log.level", Change::Reload, &field!(Level, log.level)).or(EnvVar::LogLevel),
+    key("log.format", Change::Reload, &field!(FORMATS, log.format)).or(EnvVar::LogFormat),
+    key("namespaces.*.handler", Change::Reload, &NamespaceHandlers).required(),
+    key("namespaces.*.auth.jwt.secret-file", Change::Reload, &jwt!(File, optional secret_file)),
+    key(
+        "namespaces.*.auth.jwt.public-key-file",
+        Change::Reload,
+        &jwt!(File, optional public_key_file),
+    ),
+    key("namespaces.*.auth.jwt.jwks-url", Change::Reload, &jwt!(Endpoint, optional jwks_url)),
+    key("namespaces.*.auth.jwt.issuer", Change::Reload, &jwt!(Words("issuers"), issuer)),
+    key("namespaces.*.auth.jwt.audience", Change::Reload, &jwt!(Words("audiences"), audience)),
+    key("namespaces.*.auth.jwt.rooms-claim", Change::Reload, &jwt!(Claim, optional rooms_claim)),
+    key("namespaces.*.auth.jwt.data-claim", Change::Reload, &jwt!(Claim, optional data_claim)),
+    key("namespaces.*.auth.jwt.leeway", Change::Reload, &jwt!(Time(LEEWAY), leeway)),
+    key("backends.*.url", Change::Reload, &backend!(Endpoint, url)).required(),
+    key("backends.*.secret-file", Change::Reload, &backend!(File, optional secret_file)),
+    key("backends.*.timeout", Change::Reload, &backend!(Time(ANSWER), timeout)),
+    key("backends.*.max-concurrent", Change::Reload, &backend!(Count(1..=100_000), max_concurrent)),
+    key("backends.*.queue", Change::Reload, &backend!(Count(1..=10_000_000), queue)),
+];
+
+impl Key {
+    /// Sets the field. `name` is what stands in the place of the `*` of the path.
+    ///
+    /// # Errors
+    /// What goes on after the name of the key, when the value is not of its kind.
+    pub(crate) fn set(
+        &self,
+        config: &mut Config,
+        name: &str,
+        value: &DeValue<'_>,
+    ) -> Result<(), String> {
+        self.field.set(config, name, value)
+    }
+
+    /// Returns the value as the file would have it: null where nothing is set, and for a path with
+    /// `*` an object from names to values. It may hold a secret.
+    pub(crate) fn get(&self, config: &Config) -> Value {
+        self.field.get(config)
+    }
+
+    /// Returns the same without what is secret in it.
+    pub(crate) fn show(&self, config: &Config) -> Value {
+        self.field.show(config)
+    }
+
+    /// What one writes, as in "write …".
+    pub(crate) fn words(&self) -> String {
+        self.field.words()
+    }
+
+    /// The JSON Schema of the value.
+    pub(crate) fn schema(&self) -> Value {
+        self.field.schema()
+    }
+
+    const fn or(mut self, variable: EnvVar) -> Self {
+        self.variable = Some(variable);
+        self
+    }
+
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+}
+
+/// Returns the whole path of a key that has this name and stands in another table. Those that
+/// stand in several are none.
+pub(crate) fn path_of(name: &str) -> Option<&'static str> {
+    let name = name.replace('_', "-");
+    let mut paths = KEYS.iter().map(|key| key.path).filter(|path| last(path) == name);
+    paths.next().filter(|_| paths.next().is_none())
+}
+
+/// The name of a key, without its tables.
+pub(crate) fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or_default()
+}
+
+/// Returns the files that are named, whose paths may be relative.
+pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
+    let Config { server, admin, alerts, namespaces, backends, .. } = config;
+    let secrets = backends.0.iter_mut().map(|(_, backend)| &mut backend.secret_file);
+    let jwts = namespaces.0.iter_mut().filter_map(|(_, namespace)| namespace.jwt.as_mut());
+    let keys = jwts.flat_map(|jwt| [&mut jwt.secret_file, &mut jwt.public_key_file]);
+    let tls = server.tls.iter_mut().flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]);
+    let rest = [&mut server.state_dir, &mut admin.token_file, &mut alerts.rules_file];
+    tls.chain(rest.into_iter().chain(keys).chain(secrets).flatten())
+}
+
+const fn key(path: &'static str, change: Change, field: &'static dyn Field) -> Key {
+    Key { path, change, variable: None, required: false, field }
+}
+
+/// The part of [`Config`] that belongs to a key, and the kind of its value.
+trait Field: Sync {
+    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String>;
+    fn get(&self, config: &Config) -> Value;
+    fn show(&self, config: &Config) -> Value;
+    fn words(&self) -> String;
+    fn schema(&self) -> Value;
+}
+
+/// A field of its own.
+struct Typed<K, T: 'static> {
+    kind: K,
+    get: fn(&Config) -> Option<&T>,
+    set: fn(&mut Config, T),
+}
+
+impl<T, K: Kind<T>> Field for Typed<K, T> {
+    fn set(&self, config: &mut Config, _: &str, value: &DeValue<'_>) -> Result<(), String> {
+        (self.set)(config, self.kind.read(value)?);
+        Ok(())
+    }
+
+    fn get(&self, config: &Config) -> Value {
+        (self.get)(config).map_or(Value::Null, |value| self.kind.write(value))
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        (self.get)(config).map_or(Value::Null, |value| self.kind.show(value))
+    }
+
+    fn words(&self) -> String {
+        self.kind.words()
+    }
+
+    fn schema(&self) -> Value {
+        self.kind.schema()
+    }
+}
+
+/// A field of `auth.jwt`, in all namespaces that have it.
+struct InJwt<K, T: 'static> {
+    kind: K,
+    get: fn(&Jwt) -> Option<&T>,
+    set: fn(&mut Jwt, T),
+}
+
+impl<T, K: Kind<T>> InJwt<K, T> {
+    fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
+        let rules = config.namespaces.0.iter();
+        let values = rules.filter_map(|(name, rule)| {
+            let value = (self.get)(rule.jwt.as_ref()?)?;
+            Some((name.clone(), write(value)))
+        });
+        values.collect()
+    }
+}
+
+impl<T, K: Kind<T>> Field for InJwt<K, T> {
+    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
+        let value = self.kind.read(value)?;
+        let jwt = config.namespaces.entry(name).jwt.get_or_insert_default();
+        (self.set)(jwt, value);
+        Ok(())
+    }
+
+    fn get(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.write(value))
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.show(value))
+    }
+
+    fn words(&self) -> String {
+        self.kind.words()
+    }
+
+    fn schema(&self) -> Value {
+        self.kind.schema()
+    }
+}
+
+/// A field of an app, in all that have it.
+struct InBackend<K, T: 'static> {
+    kind: K,
+    get: fn(&Backend) -> Option<&T>,
+    set: fn(&mut Backend, T),
+}
+
+impl<T, K: Kind<T>> InBackend<K, T> {
+    fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
+        let all = config.backends.0.iter();
+        all.filter_map(|(name, one)| Some((name.clone(), write((self.get)(one)?)))).collect()
+    }
+}
+
+impl<T, K: Kind<T>> Field for InBackend<K, T> {
+    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
+        let value = self.kind.read(value)?;
+        (self.set)(config.backends.entry(name), value);
+        Ok(())
+    }
+
+    fn get(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.write(value))
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.show(value))
+    }
+
+    fn words(&self) -> String {
+        self.kind.words()
+    }
+
+    fn schema(&self) -> Value {
+        self.kind.schema()
+    }
+}
+
+/// The handlers of all namespaces, which are one field.
+struct NamespaceHandlers;
+
+impl Field for NamespaceHandlers {
+    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
+        config.namespaces.entry(name).handler = HandlerName.read(value)?;
+        Ok(())
+    }
+
+    fn get(&self, config: &Config) -> Value {
+        let rules = config.namespaces.0.iter();
+        rules.map(|(name, rule)| (name.clone(), HandlerName.write(&rule.handler))).collect()
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        self.get(config)
+    }
+
+    fn words(&self) -> String {
+        HandlerName.words()
+    }
+
+    fn schema(&self) -> Value {
+        HandlerName.schema()
+    }
+}

@@ -1,0 +1,646 @@
+//! Kinds of values: how each is read, written and described.
+
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use toml::de::DeValue;
+
+use super::{
+    document::shown,
+    effective::{Allowance, Cookie, Handler, Shards, Transports, Url},
+    later, suggest, value,
+};
+
+/// A kind of value that becomes a `T`.
+pub(crate) trait Kind<T>: Sync {
+    /// What one writes, as in "write …".
+    fn words(&self) -> String;
+
+    /// Reads a value. What it says when it cannot goes on after the name of the key.
+    fn read(&self, value: &DeValue<'_>) -> Result<T, String>;
+
+    /// Writes a value as [`read`](Self::read) takes it. JSON, whose values TOML has too.
+    fn write(&self, value: &T) -> Value;
+
+    /// Writes a value for others to see, without what is secret in it.
+    fn show(&self, value: &T) -> Value {
+        self.write(value)
+    }
+
+    /// The JSON Schema of what [`read`](Self::read) takes.
+    fn schema(&self) -> Value;
+}
+
+/// `true` or `false`.
+pub(crate) struct Truth;
+
+/// One of a few words.
+pub(crate) struct OneOf<T: 'static>(pub(crate) &'static [(&'static str, T)]);
+
+/// A time with its unit.
+pub(crate) struct Time(pub(crate) RangeInclusive<Duration>);
+
+/// A size in bytes, with or without a unit.
+pub(crate) struct Size(pub(crate) RangeInclusive<u64>);
+
+/// A number of things.
+pub(crate) struct Count(pub(crate) RangeInclusive<u64>);
+
+/// A number of things, or `"auto"`.
+pub(crate) struct CountOrAuto(pub(crate) RangeInclusive<u64>);
+
+/// A number of threads.
+pub(crate) struct Threads;
+
+/// An address with its port.
+pub(crate) struct Address;
+
+/// One address, or an array of them.
+pub(crate) struct Addresses;
+
+/// Addresses or networks.
+pub(crate) struct Networks;
+
+/// A file or a directory.
+pub(crate) struct File;
+
+/// The path of a URL.
+pub(crate) struct UrlPath;
+
+/// A scheme, a host and perhaps a port.
+pub(crate) struct WebOrigin;
+
+/// A URL that may hold a secret.
+pub(crate) struct Endpoint;
+
+/// Which web pages may connect.
+pub(crate) struct Origins;
+
+/// Which transports may be used.
+pub(crate) struct TransportNames;
+
+/// The name of a cookie, or `false`.
+pub(crate) struct CookieName;
+
+/// Which log lines are written.
+pub(crate) struct Level;
+
+/// The name of a claim of a token.
+pub(crate) struct Claim;
+
+/// One text, or an array of them, which are called so.
+pub(crate) struct Words(pub(crate) &'static str);
+
+impl Kind<bool> for Truth {
+    fn words(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<bool, String> {
+        value.as_bool().ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &bool) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "boolean" })
+    }
+}
+
+impl<T: Copy + PartialEq + Sync> Kind<T> for OneOf<T> {
+    fn words(&self) -> String {
+        quoted(self.names()).join(" or ")
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
+        let word = value.as_str().unwrap_or_default();
+        let found = self.0.iter().find(|(name, _)| *name == word);
+        found.map(|(_, choice)| *choice).ok_or_else(|| {
+            let mut message = refused(value, &self.words());
+            if let Some(nearest) = suggest::nearest(word, self.names()) {
+                message.push_str(&format!("; did you mean \"{nearest}\"?"));
+            }
+            message
+        })
+    }
+
+    fn write(&self, value: &T) -> Value {
+        let found = self.0.iter().find(|(_, choice)| choice == value);
+        json!(found.map(|(name, _)| name))
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "enum": self.names().collect::<Vec<_>>() })
+    }
+}
+
+impl<T> OneOf<T> {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|(name, _)| *name)
+    }
+}
+
+impl Kind<Duration> for Time {
+    fn words(&self) -> String {
+        let (low, high) = (self.0.start(), self.0.end());
+        let text = value::duration_text;
+        format!("a duration such as \"500ms\", from {} to {}", text(*low), text(*high))
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Duration, String> {
+        // A bare number would leave its unit to be guessed.
+        (value.as_str().and_then(|text| value::duration(text).ok()))
+            .filter(|duration| self.0.contains(duration))
+            .ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &Duration) -> Value {
+        json!(value::duration_text(*value))
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": r"^\s*(\d+\s*[a-zA-Zµ]+\s*)+$|^0$" })
+    }
+}
+
+impl Kind<usize> for Size {
+    fn words(&self) -> String {
+        let (low, high) = (value::size_text(*self.0.start()), value::size_text(*self.0.end()));
+        format!("a size such as \"64KiB\" or \"1MB\", or a number of bytes, from {low} to {high}")
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
+        (integer(value).or_else(|| value::size(value.as_str()?).ok()))
+            .filter(|bytes| self.0.contains(bytes))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &usize) -> Value {
+        json!(value::size_text(*value as u64))
+    }
+
+    fn schema(&self) -> Value {
+        let (low, high) = (self.0.start(), self.0.end());
+        json!({ "anyOf": [
+            { "type": "integer", "minimum": low, "maximum": high },
+            { "type": "string", "pattern": r"^\s*\d[\d_]*\s*([kKmMgG][iI]?)?[bB]?\s*$" },
+        ] })
+    }
+}
+
+impl<T: TryFrom<u64> + serde::Serialize> Kind<T> for Count {
+    fn words(&self) -> String {
+        format!("a number from {} to {}", self.0.start(), self.0.end())
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
+        (integer(value).filter(|number| self.0.contains(number)))
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| refused(value, &Kind::<T>::words(self)))
+    }
+
+    fn write(&self, value: &T) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "integer", "minimum": self.0.start(), "maximum": self.0.end() })
+    }
+}
+
+impl Kind<Allowance> for CountOrAuto {
+    fn words(&self) -> String {
+        format!("\"auto\" or a number from {} to {}", self.0.start(), self.0.end())
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Allowance, String> {
+        if value.as_str() == Some("auto") {
+            return Ok(Allowance::Auto);
+        }
+        let number = Count(self.0.clone()).read(value).map(Allowance::Of);
+        number.map_err(|_: String| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &Allowance) -> Value {
+        match value {
+            Allowance::Auto => json!("auto"),
+            Allowance::Of(number) => json!(number),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        let number = Kind::<usize>::schema(&Count(self.0.clone()));
+        json!({ "anyOf": [{ "const": "auto" }, number] })
+    }
+}
+
+impl Kind<Shards> for Threads {
+    fn words(&self) -> String {
+        value::SHARDS.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Shards, String> {
+        let number = integer(value).map(|number| number.to_string());
+        let text = number.as_deref().or(value.as_str()).unwrap_or_default();
+        text.parse().map_err(|_: String| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &Shards) -> Value {
+        match value {
+            Shards::Auto => json!("auto"),
+            Shards::Of(number) => json!(number),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "anyOf": [
+            { "const": "auto" },
+            { "type": "integer", "minimum": 1, "maximum": 255 },
+            // A number between quotes, as the variable has it.
+            { "type": "string", "pattern": r"^\d{1,3}$" },
+        ] })
+    }
+}
+
+impl Kind<SocketAddr> for Address {
+    fn words(&self) -> String {
+        value::ADDRESS.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<SocketAddr, String> {
+        let text = value.as_str().unwrap_or_default();
+        value::address(text).map_err(|_| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &SocketAddr) -> Value {
+        json!(value.to_string())
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": r":\d{1,5}$" })
+    }
+}
+
+impl Kind<Vec<SocketAddr>> for Addresses {
+    fn words(&self) -> String {
+        format!("{}, or an array of such", value::ADDRESS)
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<SocketAddr>, String> {
+        match value.as_array() {
+            None => Ok(vec![Address.read(value)?]),
+            Some(array) if array.is_empty() => {
+                Err("is empty; name at least one address".to_owned())
+            }
+            Some(_) => each(value, "an array", &Address.words(), |text| value::address(text).ok()),
+        }
+    }
+
+    fn write(&self, value: &Vec<SocketAddr>) -> Value {
+        match &value[..] {
+            [one] => Address.write(one),
+            more => json!(more.iter().map(SocketAddr::to_string).collect::<Vec<_>>()),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        let one = Address.schema();
+        json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+    }
+}
+
+impl Kind<Vec<IpNet>> for Networks {
+    fn words(&self) -> String {
+        format!("an array of {}", value::NETWORK)
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<IpNet>, String> {
+        each(value, &self.words(), value::NETWORK, value::network)
+    }
+
+    fn write(&self, value: &Vec<IpNet>) -> Value {
+        json!(value.iter().map(value::network_text).collect::<Vec<_>>())
+    }
+
+    fn schema(&self) -> Value {
+        let one = json!({ "type": "string", "pattern": r"^[0-9a-fA-F.:]+(/\d{1,3})?$" });
+        json!({ "type": "array", "items": one })
+    }
+}
+
+impl Kind<PathBuf> for File {
+    fn words(&self) -> String {
+        "a path, absolute or from where the configuration file is".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<PathBuf, String> {
+        let text = value.as_str().filter(|text| !text.is_empty() && !text.contains('\0'));
+        text.map(PathBuf::from).ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &PathBuf) -> Value {
+        json!(value.to_string_lossy())
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Kind<String> for UrlPath {
+    fn words(&self) -> String {
+        "a path that begins with a slash, as in \"/socket.io/\"".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '%');
+        (value.as_str())
+            .filter(|path| path.len() >= 2 && path.starts_with('/') && path.chars().all(plain))
+            .map(str::to_owned)
+            .ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": r"^/[!-~]+$" })
+    }
+}
+
+impl Kind<String> for WebOrigin {
+    fn words(&self) -> String {
+        value::ORIGIN.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let text = value.as_str().unwrap_or_default();
+        // Not shown: there may be a password in it.
+        value::origin(text).map_err(|wanted| format!("is no origin; {wanted}"))
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": "^https?://[^/?#@]+/?$" })
+    }
+}
+
+impl Kind<Url> for Endpoint {
+    fn words(&self) -> String {
+        value::ENDPOINT.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Url, String> {
+        let text = value.as_str().unwrap_or_default();
+        // Not shown: whoever knows the URL of a hook may use it.
+        value::endpoint(text).map(Url::new).map_err(|wanted| format!("is no URL; {wanted}"))
+    }
+
+    fn write(&self, value: &Url) -> Value {
+        json!(&**value)
+    }
+
+    fn show(&self, value: &Url) -> Value {
+        json!(value.shown())
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": "^https?://[^/?#@]+[^#]*$" })
+    }
+}
+
+impl Kind<Vec<String>> for Origins {
+    fn words(&self) -> String {
+        "an array of origins such as \"https://example.com\", or \"*\" for all".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        let item = "origins such as \"https://example.com\", or \"*\" for all";
+        each(value, &self.words(), item, |origin| {
+            let host = origin.split_once("://").map(|(_, host)| host);
+            // A path, or a slash at the end, would never compare equal to what a browser sends.
+            let bare = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+            (origin == "*" || bare).then(|| origin.to_owned())
+        })
+    }
+
+    fn write(&self, value: &Vec<String>) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        let one = json!({ "type": "string", "pattern": r"^(\*|[^:/]+://[^/]+)$" });
+        json!({ "type": "array", "items": one })
+    }
+}
+
+impl Kind<Transports> for TransportNames {
+    fn words(&self) -> String {
+        "an array with \"polling\", \"websocket\" or both".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Transports, String> {
+        const NAMES: OneOf<&str> = OneOf(&[("polling", "polling"), ("websocket", "websocket")]);
+        let items = value.as_array().ok_or_else(|| refused(value, &self.words()))?;
+        let mut transports = Transports { polling: false, websocket: false };
+        for item in items {
+            match NAMES.read(item.get_ref()).map_err(|why| format!("has an entry that {why}"))? {
+                "polling" => transports.polling = true,
+                _ => transports.websocket = true,
+            }
+        }
+        if !transports.polling && !transports.websocket {
+            return Err(format!("is empty; write {}", self.words()));
+        }
+        Ok(transports)
+    }
+
+    fn write(&self, value: &Transports) -> Value {
+        let names = [value.polling.then_some("polling"), value.websocket.then_some("websocket")];
+        json!(names.into_iter().flatten().collect::<Vec<_>>())
+    }
+
+    fn schema(&self) -> Value {
+        let names = json!({ "enum": ["polling", "websocket"] });
+        json!({ "type": "array", "items": names, "minItems": 1 })
+    }
+}
+
+impl Kind<Cookie> for CookieName {
+    fn words(&self) -> String {
+        "false or the name of a cookie".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Cookie, String> {
+        if value.as_bool() == Some(false) {
+            return Ok(Cookie::Off);
+        }
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        (value.as_str())
+            .filter(|name| !name.is_empty() && name.chars().all(token))
+            .map(|name| Cookie::Named(name.to_owned()))
+            .ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &Cookie) -> Value {
+        match value {
+            Cookie::Off => json!(false),
+            Cookie::Named(name) => json!(name),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        let name = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+        json!({ "anyOf": [{ "const": false }, { "type": "string", "pattern": name }] })
+    }
+}
+
+impl Kind<String> for Level {
+    fn words(&self) -> String {
+        value::LEVEL.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let text = value.as_str().unwrap_or_default();
+        value::log_level(text).map_err(|_| refused(value, &self.words()))?;
+        Ok(text.to_owned())
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Kind<String> for Claim {
+    fn words(&self) -> String {
+        "the name of a claim, as in \"rooms\"".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let name = value.as_str().filter(|name| !name.is_empty());
+        name.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Kind<Vec<String>> for Words {
+    fn words(&self) -> String {
+        format!("a text, or an array of {}, of which one is enough", self.0)
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+        let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        match value.as_str().and_then(word) {
+            Some(one) => Ok(vec![one]),
+            None => each(value, &Kind::words(self), self.0, word),
+        }
+    }
+
+    fn write(&self, value: &Vec<String>) -> Value {
+        match &value[..] {
+            [one] => json!(one),
+            more => json!(more),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        let one = json!({ "type": "string", "minLength": 1 });
+        json!({ "anyOf": [one, { "type": "array", "items": one }] })
+    }
+}
+
+/// What handles a namespace; some handlers are of a later version.
+pub(crate) struct HandlerName;
+
+impl Kind<Handler> for HandlerName {
+    fn words(&self) -> String {
+        format!("{} or {{ http = \"NAME\" }}", quoted(HANDLERS.names()).join(", "))
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Handler, String> {
+        if let Some(table) = value.as_table()
+            && let Some(backend) = table.get("http").and_then(|name| name.get_ref().as_str())
+            && table.len() == 1
+        {
+            return Ok(Handler::Http(backend.to_owned()));
+        }
+        if let Some(table) = value.as_table()
+            && let Some(key) = table.keys().find(|key| later::HANDLERS.contains(&&**key.get_ref()))
+        {
+            let key = key.get_ref();
+            return Err(format!("with `{key}` is not in this version; write {}", self.words()));
+        }
+        let word = HANDLERS
+            .read(value)
+            .map_err(|why| why.replacen(&HANDLERS.words(), &self.words(), 1))?;
+        Ok(if word == "echo" { Handler::Echo } else { Handler::Relay })
+    }
+
+    fn write(&self, value: &Handler) -> Value {
+        match value {
+            Handler::Http(backend) => json!({ "http": backend }),
+            Handler::Echo | Handler::Relay => json!(value.name()),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        let backend = json!({
+            "type": "object",
+            "properties": { "http": { "type": "string" } },
+            "required": ["http"],
+            "additionalProperties": false,
+        });
+        json!({ "anyOf": [HANDLERS.schema(), backend] })
+    }
+}
+
+const HANDLERS: OneOf<&str> = OneOf(&[("echo", "echo"), ("relay", "relay")]);
+
+/// What is said of a value that is not understood.
+fn refused(value: &DeValue<'_>, words: &str) -> String {
+    format!("is {}; write {words}", shown(value))
+}
+
+/// Reads an array of texts. `wanted` says what the whole is, `item` what its entries are.
+fn each<T>(
+    value: &DeValue<'_>,
+    wanted: &str,
+    item: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Vec<T>, String> {
+    let items = value.as_array().ok_or_else(|| refused(value, wanted))?;
+    (items.iter().map(|item| item.get_ref()))
+        .map(|entry| {
+            let wrong = || format!("names {}; write {item}", shown(entry));
+            entry.as_str().and_then(&read).ok_or_else(wrong)
+        })
+        .collect()
+}
+
+fn integer(value: &DeValue<'_>) -> Option<u64> {
+    let number = value.as_integer()?;
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+fn quoted(names: impl Iterator<Item = &'static str>) -> Vec<String> {
+    names.map(|name| format!("\"{name}\"")).collect()
+}

@@ -1,0 +1,287 @@
+//! From text to a configuration: what the file says, then what flags and variables say.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::{self, Path, PathBuf},
+};
+
+use bowline_names::EnvVar;
+use toml::de::DeTable;
+
+use super::{
+    Error, Examined, Mistake, Origin, Overrides, Place,
+    document::{Lines, Section},
+    effective::{Admin, Config, Handler},
+    keys::{self, KEYS},
+    later, suggest,
+};
+
+/// Puts all sources together.
+///
+/// # Errors
+/// [`Error::Invalid`] with every mistake: reading never stops at one.
+pub(crate) fn examine(
+    file: Option<(PathBuf, String)>,
+    overrides: Overrides,
+) -> Result<Examined, Error> {
+    let (examined, mut mistakes) = look(file.as_ref(), overrides);
+    if mistakes.is_empty() {
+        return Ok(examined);
+    }
+    mistakes.sort_by(|a, b| a.place.cmp(&b.place));
+    Err(Error::Invalid { file, mistakes })
+}
+
+/// The same, where what is wrong keeps its default.
+pub(crate) fn look(
+    file: Option<&(PathBuf, String)>,
+    overrides: Overrides,
+) -> (Examined, Vec<Mistake>) {
+    let mut reader = Reader::default();
+    if let Some((path, text)) = file {
+        reader.text(text);
+        reader.anchor(path);
+    }
+    reader.overrides(overrides);
+    reader.whole();
+    let Reader { config, origins, mistakes } = reader;
+    (Examined { config, origins }, mistakes)
+}
+
+#[derive(Default)]
+struct Reader {
+    config: Config,
+    origins: BTreeMap<String, Origin>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    fn text(&mut self, text: &str) {
+        let lines = Lines::of(text);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let place = Place::Line(error.span().map_or(1, |span| lines.line(span)));
+            // The library says some things in several lines.
+            let message = error.message().lines().collect::<Vec<_>>().join(", ");
+            self.mistakes.push(Mistake { place, message });
+        }
+        let notation: Vec<Place> = self.mistakes.iter().map(|one| one.place.clone()).collect();
+
+        let root = Section::root(document.get_ref(), &lines).knowing(keys::path_of);
+        self.table(root, "", "");
+        // What a line seems to say when it cannot be read is no mistake of its own.
+        let mut at = 0;
+        self.mistakes.retain(|mistake| {
+            at += 1;
+            at <= notation.len() || !notation.contains(&mistake.place)
+        });
+    }
+
+    /// Takes a table with the path `prefix`, in which `name` stands in the place of a `*`.
+    fn table(&mut self, mut section: Section<'_>, prefix: &str, name: &str) {
+        let mut opened = Vec::new();
+        for key in KEYS {
+            let Some(rest) = key.path.strip_prefix(prefix) else { continue };
+            let Some((child, _)) = rest.split_once('.') else {
+                let config = &mut self.config;
+                let read = |value: &_| key.set(config, name, value);
+                if let Some(line) = section.value(rest, &mut self.mistakes, read) {
+                    self.origins.insert(section.path(rest), Origin::Line(line));
+                }
+                if key.required {
+                    section.require(rest, &key.words(), &mut self.mistakes);
+                }
+                continue;
+            };
+            if opened.contains(&child) {
+                continue;
+            }
+            opened.push(child);
+            match section.section(child, &mut self.mistakes) {
+                Some(inner) if child == "namespaces" => self.namespaces(inner),
+                Some(inner) if child == "backends" => self.backends(inner),
+                Some(inner) => {
+                    let prefix = format!("{prefix}{child}.");
+                    self.guard(&prefix, &inner);
+                    self.table(inner, &prefix, name);
+                }
+                None => {}
+            }
+        }
+        section.finish(later::keys(prefix), &mut self.mistakes);
+    }
+
+    /// A file that has any namespace has only those.
+    fn namespaces(&mut self, section: Section<'_>) {
+        let rules = section.sections(&mut self.mistakes);
+        if rules.is_empty() {
+            let message = "`namespaces` has none; write one as [namespaces.\"/\"]".to_owned();
+            self.mistakes.push(Mistake { place: Place::Line(section.line()), message });
+        }
+        self.config.namespaces.0.clear();
+        for (name, rule) in rules {
+            if !name.starts_with('/') {
+                let message = format!(
+                    "`namespaces.\"{name}\"` must begin with a slash; did you mean `/{name}`?"
+                );
+                self.mistakes.push(Mistake { place: Place::Line(rule.line()), message });
+            }
+            self.table(rule, "namespaces.*.", &name);
+        }
+    }
+
+    fn backends(&mut self, section: Section<'_>) {
+        for (name, backend) in section.sections(&mut self.mistakes) {
+            // It is a label of metrics and a part of the name of a component.
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                let message = format!(
+                    "`backends.{name:?}` must be called by letters, digits, `-` and `_` alone"
+                );
+                self.mistakes.push(Mistake { place: Place::Line(backend.line()), message });
+            }
+            self.table(backend, "backends.*.", &name);
+        }
+    }
+
+    /// Whoever writes `auth` does not want everybody in: it must say what a token has to be.
+    fn guard(&mut self, prefix: &str, section: &Section<'_>) {
+        if prefix == "namespaces.*.auth." {
+            section.require("jwt", "a table, with the keys of tokens", &mut self.mistakes);
+        }
+        if prefix == "namespaces.*.auth.jwt." {
+            const KEYS: [&str; 3] = ["secret-file", "public-key-file", "jwks-url"];
+            if KEYS.iter().filter(|key| section.has(key)).count() != 1 {
+                let place = Place::Line(section.line());
+                let table = section.path("");
+                let message = format!(
+                    "`{}` has one of `secret-file`, `public-key-file` and `jwks-url`, and no more",
+                    table.trim_end_matches('.')
+                );
+                self.mistakes.push(Mistake { place, message });
+            }
+        }
+    }
+
+    /// Relative paths of a file are meant from where the file is, wherever the server is started.
+    fn anchor(&mut self, file: &Path) {
+        let file = path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let Some(base) = file.parent() else { return };
+        for path in keys::files(&mut self.config) {
+            *path = base.join(&*path);
+        }
+    }
+
+    fn overrides(&mut self, over: Overrides) {
+        let flags = over.flags;
+        let listen = Some(over.listen).filter(|listen| !listen.is_empty());
+        if listen.is_none() {
+            self.port(over.port);
+        }
+        self.say(EnvVar::Listen, &flags, listen, |config, said| config.server.listen = said);
+        self.say(EnvVar::StateDir, &flags, over.state_dir, |config, said| {
+            config.server.state_dir = Some(said);
+        });
+        self.say(EnvVar::Shards, &flags, over.shards, |config, said| config.server.shards = said);
+        self.say(EnvVar::AdminListen, &flags, over.admin_listen, |config, said| {
+            config.admin.listen = said;
+        });
+        self.say(EnvVar::AdminTokenFile, &flags, over.admin_token_file, |config, said| {
+            config.admin.token_file = Some(said);
+        });
+        self.say(EnvVar::PublicUrl, &flags, over.public_url, |config, said| {
+            config.health.public_url = Some(said);
+        });
+        self.say(EnvVar::LogLevel, &flags, over.log_level, |config, said| config.log.level = said);
+        self.say(EnvVar::LogFormat, &flags, over.log_format, |config, said| {
+            config.log.format = said;
+        });
+    }
+
+    /// Takes what a flag or its variable says.
+    fn say<T>(
+        &mut self,
+        variable: EnvVar,
+        flags: &[String],
+        said: Option<T>,
+        set: impl FnOnce(&mut Config, T),
+    ) {
+        let key = KEYS.iter().find(|key| key.variable == Some(variable));
+        let (Some(said), Some(key)) = (said, key) else { return };
+        set(&mut self.config, said);
+        let flag = variable.flag().filter(|flag| flags.iter().any(|said| said == flag));
+        let origin = flag.map_or(Origin::Variable(variable.name()), Origin::Flag);
+        self.origins.insert(key.path.to_owned(), origin);
+    }
+
+    fn port(&mut self, port: Option<String>) {
+        let Some(port) = port.filter(|port| !port.is_empty()) else { return };
+        let name = EnvVar::Port.name();
+        match port.parse() {
+            Ok(port) => {
+                self.config.server.listen = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+                self.origins.insert("server.listen".to_owned(), Origin::Variable(name));
+            }
+            Err(_) => {
+                let message = format!("\"{}\" is not a port", port.escape_debug());
+                self.mistakes.push(Mistake { place: Place::Outside(name), message });
+            }
+        }
+    }
+
+    /// What only the whole shows.
+    fn whole(&mut self) {
+        let origin = self.origins.get("admin.listen").copied().unwrap_or_default();
+        self.mistakes.extend(open_door(&self.config, Place::of(origin)));
+        let public = self.origins.get("server.listen").copied().unwrap_or_default();
+        let place = Place::of(if origin == Origin::Default { public } else { origin });
+        self.mistakes.extend(one_door(&self.config, place));
+        for (pattern, rule) in &self.config.namespaces.0 {
+            let Handler::Http(wanted) = &rule.handler else { continue };
+            let names = || self.config.backends.0.iter().map(|(name, _)| name.as_str());
+            if names().any(|name| name == wanted) {
+                continue;
+            }
+            let key = format!("namespaces.{pattern:?}.handler");
+            let mut message =
+                format!("`{key}` names the backend \"{wanted}\", which is not in [backends]");
+            if let Some(nearest) = suggest::nearest(wanted, names()) {
+                message.push_str(&format!("; did you mean \"{nearest}\"?"));
+            }
+            let place = Place::of(self.origins.get(&key).copied().unwrap_or_default());
+            self.mistakes.push(Mistake { place, message });
+        }
+    }
+}
+
+/// Complains if both doors are at one address: the second could not be opened.
+fn one_door(config: &Config, place: Place) -> Option<Mistake> {
+    let admin = config.admin.listen;
+    let clash = |public: &&SocketAddr| {
+        let (one, other) = (public.ip(), admin.ip());
+        // An address for all takes the port of every other.
+        let all =
+            one.is_ipv4() == other.is_ipv4() && (one.is_unspecified() || other.is_unspecified());
+        public.port() == admin.port() && admin.port() != 0 && (one == other || all)
+    };
+    let public = config.server.listen.iter().find(clash)?;
+    let message = format!(
+        "`admin.listen` is {admin} and `server.listen` is {public}: clients and operators cannot \
+         share a port; give one of them another"
+    );
+    Some(Mistake { place, message })
+}
+
+/// Complains if strangers can reach the admin listener.
+pub(crate) fn open_door(config: &Config, place: Place) -> Option<Mistake> {
+    let Admin { listen, token_file } = &config.admin;
+    let open = !listen.ip().is_loopback() && token_file.is_none();
+    open.then(|| Mistake {
+        place,
+        message: format!(
+            "`admin.listen` is {listen}, which others can reach; off loopback it needs \
+             `admin.token-file`, a file with a token that operators show"
+        ),
+    })
+}
