@@ -9,7 +9,7 @@ use std::{
 use bowline_names::{EnvVar, ErrorCode, Exit};
 
 /// The end of a command that failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) code: ErrorCode,
     /// What happened, in this case.
@@ -31,12 +31,57 @@ impl Failure {
 
     fn exit(&self) -> Exit {
         match self.code {
-            ErrorCode::ConfigUnreadable | ErrorCode::ConfigInvalid => Exit::Usage,
+            ErrorCode::ConfigUnreadable
+            | ErrorCode::ConfigInvalid
+            | ErrorCode::CertificateUnusable
+            | ErrorCode::AlertRulesUnreadable
+            | ErrorCode::AlertRulesInvalid
+            | ErrorCode::TokenKeysUnusable
+            | ErrorCode::BackendUnusable
+            | ErrorCode::ConfigKeyUnknown => Exit::Usage,
             ErrorCode::AddressInUse
             | ErrorCode::AddressUnavailable
             | ErrorCode::AddressDenied
             | ErrorCode::ListenFailed => Exit::Unavailable,
-            ErrorCode::StartFailed | ErrorCode::ServeFailed => Exit::Failed,
+            ErrorCode::InstanceDenied => Exit::Denied,
+            ErrorCode::DiskFull | ErrorCode::InstanceFailed => Exit::DiskFull,
+            ErrorCode::NotRunning => Exit::NotRunning,
+            ErrorCode::StartLate | ErrorCode::StopLate => Exit::Late,
+            ErrorCode::GatewayRestarting
+            | ErrorCode::StartFailed
+            | ErrorCode::ServeFailed
+            | ErrorCode::InstanceHeld
+            | ErrorCode::InstanceUnclear
+            | ErrorCode::ControlSilent
+            | ErrorCode::ControlRefused
+            | ErrorCode::ServerUnreachable
+            | ErrorCode::DiedStopping
+            | ErrorCode::ManagedElsewhere
+            | ErrorCode::LogMissing => Exit::Failed,
+            ErrorCode::AdminTokenUnreadable => Exit::Usage,
+            // Clients alone are told these, and the admin API alone says the rest.
+            ErrorCode::BackendUnavailable
+            | ErrorCode::BackendTimeout
+            | ErrorCode::BackendBusy
+            | ErrorCode::BackendInvalid
+            | ErrorCode::AdminTokenMissing
+            | ErrorCode::AdminTokenWrong
+            | ErrorCode::TooManyFailures
+            | ErrorCode::HostRefused
+            | ErrorCode::OriginRefused
+            | ErrorCode::NotJson
+            | ErrorCode::RequestInvalid
+            | ErrorCode::NotFound
+            | ErrorCode::MethodRefused
+            | ErrorCode::SocketUnknown
+            | ErrorCode::EmitIdReused
+            | ErrorCode::TokenMissing
+            | ErrorCode::TokenInvalid
+            | ErrorCode::TokenUnverifiable
+            | ErrorCode::SubjectFull
+            | ErrorCode::ControlSocketOnly
+            | ErrorCode::Busy
+            | ErrorCode::TokenExpired => Exit::Failed,
         }
     }
 

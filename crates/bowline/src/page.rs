@@ -17,7 +17,7 @@ pub(crate) fn render(config: &Config) -> String {
     .flatten()
     .collect();
     let namespaces: Vec<(&str, &str)> = (config.namespaces.0.iter())
-        .map(|(name, handler)| (name.as_str(), handler.name()))
+        .map(|(name, rule)| (name.as_str(), rule.handler.name()))
         .collect();
     let settings = json!({
         "path": engine.path,
@@ -49,7 +49,8 @@ mod tests {
     fn a_name_cannot_end_the_script() {
         let hostile = "/</script><script>alert(1)</script>".to_owned();
         let mut config = Config::default();
-        config.namespaces.0 = vec![(hostile, Handler::Echo)];
+        config.namespaces.0.clear();
+        config.namespaces.entry(&hostile).handler = Handler::Echo;
         let page = render(&config);
         assert!(!page.contains("<script>alert"));
         assert!(page.contains("\\u003c/script>"));
