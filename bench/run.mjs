@@ -5,7 +5,7 @@
 //
 // A Markdown table of medians comes out, and with each the least and the greatest figure.
 import { execFile, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { cpus, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -82,6 +82,7 @@ async function measure(server, what) {
   const child = spawn("taskset", ["-c", SERVER_CORE, ...server.command(port, what)], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, NODE_ENV: "production" },
+    detached: true, // a group of its own, so that the end also reaches its children
   });
   let said = "";
   child.stderr.on("data", (data) => (said = (said + data).slice(-2000)));
@@ -90,16 +91,23 @@ async function measure(server, what) {
     await accepts(port);
     const load = [
       "-c", LOAD_CORE, built("load"), ...MEASURES[what].args(server.speed),
-      "--target", `127.0.0.1:${port}`, "--pid", String(child.pid), "--wire", server.wire ?? "socketio",
+      "--target", `127.0.0.1:${port}`, "--pid", String(serving(child.pid)), "--wire", server.wire ?? "socketio",
     ];
     const { stdout } = await promisify(execFile)("taskset", load, { timeout: DEADLINE * 1000 });
     return JSON.parse(stdout);
   } catch (error) {
     throw new Error(`${error.message}\n${said}`);
   } finally {
-    child.kill("SIGKILL");
+    // It may have ended by itself, and is one of those that were measured all the same.
+    if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, "SIGKILL");
     await gone;
   }
+}
+
+/** The process that speaks to clients: Bowline's is a child of the one that was started. */
+function serving(pid) {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+  return children === "" ? pid : Number(children.split(" ")[0]);
 }
 
 /** Waits until the port takes connections, and the server has settled. */

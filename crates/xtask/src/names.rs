@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use bowline_names::{DisconnectReason, EnvVar, ErrorCode, Exit, Kind, LimitKey, Metric};
+use bowline_names::{DisconnectReason, EnvVar, ErrorCode, Exit, Header, Kind, LimitKey, Metric};
 
 use crate::root;
 
@@ -53,16 +53,16 @@ fn page() -> String {
             rows.push(format!("`{}` | {}", row.name(), row.help()));
         }
     });
-    // Where they are to be had is said here until there is a page for them.
     page.push_str(
-        "\n## Metrics\n\nIn this version they are written to the log, at level debug, when the \
-         server begins to stop.\n",
+        "\n## Metrics\n\nAt `/metrics` of the admin listener for Prometheus, and at `/api/v1/metrics` \
+         as JSON ([api.md](api.md)).\n",
     );
     rows_of(&mut page, "name | what | kind | labels", |rows| {
         for row in Metric::ALL {
             let kind = match row.kind() {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
             };
             let labels: Vec<String> =
                 row.labels().iter().map(|label| format!("`{label}`")).collect();
@@ -79,6 +79,11 @@ fn page() -> String {
         for row in EnvVar::ALL {
             let flag = row.flag().map(|flag| format!("`{flag}`")).unwrap_or_default();
             rows.push(format!("`{}` | {} | {flag}", row.name(), row.help()));
+        }
+    });
+    table(&mut page, "Headers", "header | what it means", |rows| {
+        for row in Header::ALL {
+            rows.push(format!("`{}` | {}", row.name(), row.help()));
         }
     });
     page

@@ -70,6 +70,22 @@ const STEPS: &[Step] = &[
     Step { name: "pytest", what: "python-socketio", run: pytest, needed: false },
     Step { name: "shards", what: "polling across shards", run: shards, needed: false },
     Step { name: "soak", what: "numbered events over upgrades", run: soak, needed: false },
+    Step { name: "api", what: "events from outside, and schemathesis", run: api, needed: false },
+    Step { name: "debian", what: "programs around a server", run: debian, needed: true },
+    Step {
+        name: "operations",
+        what: "real proxies, Prometheus, Alertmanager",
+        run: operations,
+        needed: false,
+    },
+    Step { name: "restarts", what: "gateways killed with -9", run: restarts, needed: false },
+    Step {
+        name: "backend",
+        what: "events through an app that is killed",
+        run: backend,
+        needed: false,
+    },
+    Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
     Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
     Step { name: "fuzz", what: "every decoder, 20 s each", run: fuzz, needed: false },
     Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
@@ -77,6 +93,12 @@ const STEPS: &[Step] = &[
         name: "idle",
         what: "memory of 10,000 idle sessions (--long)",
         run: idle,
+        needed: false,
+    },
+    Step {
+        name: "newcomer",
+        what: "README's quick start from a clean clone (--long)",
+        run: newcomer,
         needed: false,
     },
 ];
@@ -241,6 +263,45 @@ fn starts(_: &Run) -> Vec<Outcome> {
     vec![npm("starts", &[], PATIENCE).noting("first answer")]
 }
 
+fn api(_: &Run) -> Vec<Outcome> {
+    vec![npm("api", &[], PATIENCE).noting("schemathesis:")]
+}
+
+fn debian(_: &Run) -> Vec<Outcome> {
+    vec![step::call("debian", tools::install_debian)]
+}
+
+fn operations(_: &Run) -> Vec<Outcome> {
+    vec![npm("operations", &[], PATIENCE)]
+}
+
+fn rude(_: &Run) -> Vec<Outcome> {
+    vec![npm("rude", &[], PATIENCE)]
+}
+
+fn restarts(run: &Run) -> Vec<Outcome> {
+    let count = if run.long { "50" } else { "5" };
+    vec![npm("restarts", &[("RESTARTS", count)], PATIENCE).noting("killed with -9")]
+}
+
+/// An app behind HTTP that is killed again and again: a million events in a release build, or few.
+fn backend(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return vec![npm("backend", &[], PATIENCE).noting("backend:")];
+    }
+    let build = plain("release build", cargo(&RELEASE_BUILD));
+    if build.failed > 0 {
+        return vec![build];
+    }
+    let mut command = Command::new("npm");
+    command.args(["run", "--silent", "backend"]).current_dir(root().join("tests"));
+    let mut command = with_servers(command);
+    command.env("BOWLINE_BIN", target().join("release").join("bowline"));
+    command.envs([("BACKEND_EVENTS", "1000000"), ("BACKEND_RESTARTS", "10")]);
+    let soak = step::run("backend", command, Count::Last, LONG_PATIENCE).noting("backend:");
+    vec![build, soak]
+}
+
 fn soak(run: &Run) -> Vec<Outcome> {
     if run.long {
         let size = [("SOAK_RUNS", "200"), ("SOAK_EVENTS", "10000")];
@@ -266,17 +327,29 @@ fn idle(run: &Run) -> Vec<Outcome> {
         Err(error) => return vec![build, step::call("idle", || Err(error.to_string()))],
     };
     let watch = Watch::start();
-    while TcpStream::connect(IDLE_ADDRESS).is_err() && watch.read() < START {
+    // The one that speaks to clients is the master's child.
+    let path = format!("/proc/{0}/task/{0}/children", server.id());
+    let child = || fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+    while (TcpStream::connect(IDLE_ADDRESS).is_err() || child().is_empty()) && watch.read() < START
+    {
         thread::sleep(Duration::from_millis(20));
     }
+    let gateway = child();
     let mut load = Command::new(release("load"));
-    load.args(["idle", "--target", IDLE_ADDRESS, "--sessions", "10000"]);
-    load.args(["--pid", &server.id().to_string()]);
+    load.args(["idle", "--target", IDLE_ADDRESS, "--sessions", "10000", "--pid", &gateway]);
     let outcome = plain("idle", load).noting("session_bytes");
-    // It may have ended by itself, which the load tool has noticed.
+    // They may have ended by themselves, which the load tool has noticed.
     let _ = server.kill();
     let _ = server.wait();
+    let _ = Command::new("kill").args(["-KILL", &gateway]).status();
     vec![build, outcome]
+}
+
+fn newcomer(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    vec![npm("newcomer", &[], LONG_PATIENCE).noting("a message in the browser")]
 }
 
 fn pytest(_: &Run) -> Vec<Outcome> {
@@ -336,6 +409,7 @@ fn with_servers(mut command: Command) -> Command {
     command.env("BOWLINE_BIN", built("bowline"));
     command.env("ENGINE_ECHO_BIN", built("examples/engine_echo"));
     command.env("SOCKET_SUITE_BIN", built("examples/socket_suite"));
+    command.env("SLOW_START_BIN", built("examples/slow_start"));
     command.env("PYTHON_BIN", venv().join("bin/python"));
     // A suite that finds no server must not pass by comparing the reference with itself.
     command.env("REQUIRE_BOWLINE", "1");

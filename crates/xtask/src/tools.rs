@@ -1,6 +1,9 @@
 //! What must be on the machine before anything can be tested.
 
-use std::process::Command;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 /// A program that the tests need.
 struct Tool {
@@ -29,8 +32,8 @@ const TOOLS: &[Tool] = &[
     Tool { command: &["npm", "--version"], at_least: None, remedy: "install npm" },
     Tool {
         command: &["python3", "--version"],
-        at_least: Some((3, 9)),
-        remedy: "install Python 3.9 or newer",
+        at_least: Some((3, 11)),
+        remedy: "install Python 3.11 or newer",
     },
     Tool {
         command: &["python3", "-c", "import ensurepip, venv"],
@@ -56,6 +59,47 @@ pub(crate) fn check() -> Result<String, String> {
         }
     }
     if missing.is_empty() { Ok(found) } else { Err(missing) }
+}
+
+/// Programs that stand around a server in the tests, a browser among them, and the packages of Debian that have them.
+const DEBIAN: &[(&str, &str)] = &[
+    ("/usr/sbin/nginx", "nginx-light"),
+    ("/usr/sbin/haproxy", "haproxy"),
+    ("/usr/bin/caddy", "caddy"),
+    ("/usr/bin/prometheus", "prometheus"),
+    ("/usr/bin/prometheus-alertmanager", "prometheus-alertmanager"),
+    ("/usr/bin/chromium", "chromium"),
+];
+
+/// Installs what is missing of [`DEBIAN`], as root or by `sudo`.
+pub(crate) fn install_debian() -> Result<String, String> {
+    let missing: Vec<&str> = (DEBIAN.iter())
+        .filter(|(path, _)| !Path::new(path).exists())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok("everything is installed".to_owned());
+    }
+    let install = ["apt-get", "install", "--yes", "--no-install-recommends"];
+    let root = version(&["id", "-u"]).as_deref() == Some("0");
+    let prefix: &[&str] = if root { &[] } else { &["sudo", "--non-interactive"] };
+    let call = |words: &[&str]| {
+        let words: Vec<&str> = prefix.iter().chain(words).copied().collect();
+        let output = Command::new(words[0])
+            .args(&words[1..])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{}: {error}", words.join(" ")))?;
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
+    };
+    let packages = [&install[..], &missing].concat();
+    // The lists may be there and fresh enough; if not, they are fetched.
+    let done =
+        call(&packages).or_else(|_| call(&["apt-get", "update"]).and_then(|_| call(&packages)));
+    done.map_err(|said| format!("{said}\nplease run as root: {}", packages.join(" ")))
 }
 
 /// Whether cargo-nextest is there.
