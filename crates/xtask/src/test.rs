@@ -57,6 +57,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", what: "binaries and examples", run: build, needed: true },
     Step { name: "node", what: "npm ci in tests/", run: node, needed: true },
     Step { name: "python", what: "a venv in tests/.venv", run: python, needed: true },
+    Step { name: "debian", what: "programs around a server", run: debian, needed: true },
     Step { name: "rust", what: "unit, scenario and property tests", run: rust, needed: false },
     Step { name: "doc", what: "the examples in the documentation", run: doc, needed: false },
     Step {
@@ -71,7 +72,6 @@ const STEPS: &[Step] = &[
     Step { name: "shards", what: "polling across shards", run: shards, needed: false },
     Step { name: "soak", what: "numbered events over upgrades", run: soak, needed: false },
     Step { name: "api", what: "events from outside, and schemathesis", run: api, needed: false },
-    Step { name: "debian", what: "programs around a server", run: debian, needed: true },
     Step {
         name: "operations",
         what: "real proxies, Prometheus, Alertmanager",

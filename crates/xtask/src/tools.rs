@@ -69,6 +69,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/prometheus", "prometheus"),
     ("/usr/bin/prometheus-alertmanager", "prometheus-alertmanager"),
     ("/usr/bin/chromium", "chromium"),
+    ("/usr/bin/systemd-analyze", "systemd"),
 ];
 
 /// Installs what is missing of [`DEBIAN`], as root or by `sudo`.
