@@ -19,9 +19,12 @@ const BODY_MAX = 2_000_000;
 
 const key = Buffer.from(readFileSync(new URL("secret", import.meta.url), "utf8").trim().replace(/^whsec_/, ""), "base64");
 const people = new Map(); // sid -> { name, room }
+const away = new Map(); // sid -> since when
+/** Longer than Bowline keeps a place (`continuity.window`). A Bowline that was killed could not say who has left. */
+const AWAY_MAX_MS = 300_000;
 const history = Object.fromEntries(ROOMS.map((room) => [room, []]));
 
-// What is to happen when somebody connects, sends an event, is gone. docs/backend.md has all keys.
+// What is to happen when somebody connects, sends an event, is away, is back, is gone. docs/backend.md has all keys.
 
 function connect({ auth }) {
   const name = typeof auth?.name === "string" ? auth.name.trim() : "";
@@ -50,9 +53,13 @@ const events = {
     room ? { emit: [{ to: [`room:${room}`], except: [sid], event: "typing", args: [{ room, name, on: on === true }] }] } : {},
 };
 
-/** Somebody is gone, so the answer is for nobody: the others are told by Bowline's API. */
-async function disconnect({ sid }) {
-  if (!people.delete(sid)) return {};
+/** Somebody has lost the connection, has found it again, or is gone. Nobody waits for the answer: the others are told by Bowline's API. */
+async function presence({ type, sid }) {
+  away.delete(sid);
+  if (type === "away") away.set(sid, Date.now());
+  const known = people.has(sid);
+  if (type === "disconnect") people.delete(sid);
+  if (!known) return {};
   const post = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(peopleToAll()), signal: AbortSignal.timeout(3000) };
   await fetch(`${ADMIN}/api/v1/emit`, post).then((response) => response.arrayBuffer()).catch((error) => console.error("the others do not know yet:", error));
   return {};
@@ -60,7 +67,7 @@ async function disconnect({ sid }) {
 
 function answer(call) {
   if (call.type === "connect") return connect(call);
-  if (call.type === "disconnect") return disconnect(call);
+  if (["away", "back", "disconnect"].includes(call.type)) return presence(call);
   if (call.type !== "event") return {};
   // What was answered as `data` comes back with each event: so an app that was started anew knows its people again.
   if (call.data.room && !people.has(call.sid)) people.set(call.sid, call.data);
@@ -70,7 +77,8 @@ function answer(call) {
 const peopleToAll = () => ({ to: "all", event: "people", args: [whoIsWhere()] });
 
 function whoIsWhere() {
-  const there = (room) => [...people.values()].filter((person) => person.room === room).map(({ name }) => name);
+  for (const [sid, since] of away) if (Date.now() - since > AWAY_MAX_MS) away.delete(sid) && people.delete(sid);
+  const there = (room) => [...people].filter(([, person]) => person.room === room).map(([sid, { name }]) => ({ name, away: away.has(sid) }));
   return { version: number(), rooms: Object.fromEntries(ROOMS.map((room) => [room, there(room)])) };
 }
 

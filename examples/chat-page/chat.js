@@ -40,8 +40,8 @@ function connect() {
     $("chat").hidden = false;
     online(socket.io.engine.transport);
     socket.io.engine.once("upgrade", online);
-    // Also after an outage: the socket is a new one then, and in no room.
-    await enter(room ?? rooms[0]);
+    // Who was away for a moment is in the room still, and has got all that was said there. Otherwise the socket is a new one, and in no room.
+    if (!socket.recovered) await enter(room ?? rooms[0]);
     $("text").focus();
   });
 
@@ -64,6 +64,10 @@ function connect() {
   socket.on("typing", ({ room: where, name, on }) => where === room && name !== me && type(name, on));
   socket.on("notice", showNotice);
 }
+
+// Who closes the page says so, and is gone at once. Who only loses the connection is away, and may come back.
+addEventListener("pagehide", () => socket?.disconnect());
+addEventListener("pageshow", ({ persisted }) => persisted && socket?.connect());
 
 function leave(why) {
   clearTimeout(retry);
@@ -207,20 +211,23 @@ function showPeople(given) {
   // Two answers of the app may overtake each other.
   if (given.version < people.version) return;
   people = given;
-  // A tab that is open twice is one person.
-  const there = (name) => [...new Set(people.rooms[name] ?? [])];
+  // A tab that is open twice is one person, who is away when both are.
+  const there = (name) => [...new Set((people.rooms[name] ?? []).map((person) => person.name))];
   const here = there(room);
-  $("count").textContent = here.length === 1 ? "1 person" : `${here.length} people`;
+  const present = new Set((people.rooms[room] ?? []).filter(({ away }) => !away).map((person) => person.name));
+  const away = here.length - present.size;
+  $("count").textContent = (here.length === 1 ? "1 person" : `${here.length} people`) + (away > 0 ? `, ${away} away` : "");
   $("rooms").replaceChildren(...rooms.map((name) => {
     const count = there(name).length;
     const button = element("button", { onclick: () => enter(name) }, name, element("b", { textContent: count || "" }));
     if (name === room) button.setAttribute("aria-current", "true");
     return element("li", {}, button);
   }));
-  const names = here.toSorted((a, b) => (b === me) - (a === me) || a.localeCompare(b));
+  const names = here.toSorted((a, b) => (b === me) - (a === me) || present.has(b) - present.has(a) || a.localeCompare(b));
   $("people").replaceChildren(...names.map((name) => {
     const entry = element("li", { title: name }, face(name), element("span", { textContent: name }));
-    if (name === me) entry.append(element("small", { textContent: "you" }));
+    entry.classList.toggle("away", !present.has(name));
+    if (name === me || !present.has(name)) entry.append(element("small", { textContent: name === me ? "you" : "away" }));
     return entry;
   }));
 }

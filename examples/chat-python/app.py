@@ -1,6 +1,6 @@
 """A chat in Flask that holds no sockets: Bowline does, and asks here in JSON what to do.
 
-One route, `/bowline`, gets everything: somebody connects, sends an event, is gone. The answer says what is to happen. docs/backend.md has
+One route, `/bowline`, gets everything: somebody connects, sends an event, is away, is back, is gone. The answer says what is to happen. docs/backend.md has
 all keys of both. What nobody has asked for goes the other way, to Bowline's API. The other routes are the page.
 """
 
@@ -21,6 +21,8 @@ CLIENT = PAGE / "node_modules/socket.io-client/dist"
 
 ROOMS = ["lounge", "kitchen", "garden"]
 NAME_MAX, TEXT_MAX, HISTORY_MAX = 20, 2000, 100
+# Seconds: longer than Bowline keeps a place (`continuity.window`). A Bowline that was killed could not say who has left.
+AWAY_MAX = 300
 
 # Where Bowline listens for operators; from another machine it wants a token.
 ADMIN = os.environ.get("BOWLINE_ADMIN", "http://127.0.0.1:8001")
@@ -31,6 +33,7 @@ webhook = Webhook((HERE / "secret").read_text().strip())
 
 lock = threading.Lock()
 people = {}  # sid -> {"name", "room"}
+away = {}  # sid -> since when
 history = defaultdict(lambda: deque(maxlen=HISTORY_MAX))  # room -> messages
 last_number = 0
 
@@ -41,8 +44,8 @@ def bowline():
         call = webhook.verify(request.get_data(), dict(request.headers))
     except WebhookVerificationError as error:
         abort(401, str(error))
-    if call["type"] == "disconnect":
-        disconnect(call)
+    if call["type"] in ("away", "back", "disconnect"):
+        presence(call)
         return jsonify({})
     with lock:
         return jsonify(answer(call))
@@ -104,25 +107,36 @@ def typing(call, on=None):
     return {"emit": [{"to": [f"room:{room}"], "except": [call["sid"]], "event": "typing", "args": args}]}
 
 
-def disconnect(call):
-    """Somebody is gone, so the answer is for nobody: the others are told by the API."""
+def presence(call):
+    """Somebody has lost the connection, has found it again, or is gone. Nobody waits for the answer: the others are told by the API."""
+    sid = call["sid"]
     with lock:
-        gone = people.pop(call["sid"], None)
+        person = people.get(sid)
+        away.pop(sid, None)
+        if call["type"] == "away":
+            away[sid] = time.time()
+        if call["type"] == "disconnect":
+            people.pop(sid, None)
         told = to_all("people", who_is_where())
-    if gone:
+    if person:
         try:
             body = json.dumps(told).encode()
             headers = {"content-type": "application/json"}
             urllib.request.urlopen(urllib.request.Request(f"{ADMIN}/api/v1/emit", body, headers), timeout=3).close()
         except OSError as problem:
-            app.logger.warning("the others do not know yet that %s is gone: %s", gone["name"], problem)
+            app.logger.warning("the others do not know yet of %s (%s): %s", person["name"], call["type"], problem)
 
 
 EVENTS = {"enter": enter, "history": catch_up, "say": say, "typing": typing}
 
 
 def who_is_where():
-    rooms = {room: [person["name"] for person in people.values() if person["room"] == room] for room in ROOMS}
+    for sid in [sid for sid, since in away.items() if time.time() - since > AWAY_MAX]:
+        del away[sid]
+        people.pop(sid, None)
+    rooms = {room: [] for room in ROOMS}
+    for sid, person in people.items():
+        rooms[person["room"]].append({"name": person["name"], "away": sid in away})
     return {"version": number(), "rooms": rooms}
 
 

@@ -65,6 +65,36 @@ for (const name of ["chat-python", "chat-node"]) {
     await browser.picture(ada, `${name}-talk`);
     assert.deepEqual(browser.complaints, []);
   });
+
+  test(`${name}: who loses the connection is away, comes back as the same and misses nothing; who closes the tab is gone`, async (t) => {
+    const chat = await startChat(t, name);
+    const [ada, bob] = [await join(chat, "Ada"), await join(chat, "Bob")];
+    await shows(ada, "#count", /^2 people$/);
+    const sids = async () => (await chat.gateway.api("/api/v1/sockets")).json.sockets.map(({ sid }) => sid).toSorted();
+    const before = await sids();
+    assert.equal(before.length, 2);
+
+    for (const round of [1, 2]) {
+      const online = await offline(bob);
+      await shows(bob, "#state", /trying again/);
+      await shows(ada, "#count", /^2 people, 1 away$/);
+      await shows(ada, "#people", /Ada\s+you\s+B\s+Bob\s+away/);
+      await say(ada, `first ${round}`);
+      await say(ada, `second ${round}`);
+      await shows(ada, ".message:last-child p", new RegExp(`^second ${round}$`));
+      await browser.picture(ada, `${name}-away`);
+      await online();
+      await shows(bob, "#state", /connected/);
+      await shows(bob, ".message:last-child p", new RegExp(`^second ${round}$`));
+      await shows(ada, "#count", /^2 people$/);
+      await shows(bob, "#count", /^2 people$/);
+    }
+    assert.deepEqual(await texts(bob), ["first 1", "second 1", "first 2", "second 2"]);
+    assert.deepEqual(await sids(), before);
+
+    await bob.close();
+    await shows(ada, "#count", /^1 person$/);
+  });
 }
 
 test("chat-python: nobody but Bowline is heard, and a name is asked for", async (t) => {
@@ -165,6 +195,15 @@ async function join(chat, name) {
   await tab.click("#join button");
   await shows(tab, "#log", /./);
   return tab;
+}
+
+/** Takes a tab off the network, and returns what puts it back. */
+async function offline(tab) {
+  const tools = await tab.context().newCDPSession(tab);
+  const set = (offline) => tools.send("Network.emulateNetworkConditions", { offline, latency: 0, downloadThroughput: -1, uploadThroughput: -1 });
+  await tools.send("Network.enable");
+  await set(true);
+  return () => set(false);
 }
 
 async function say(tab, text) {

@@ -21,11 +21,11 @@ use tokio::sync::Notify;
 use crate::{
     Options, Stats,
     clock::Clock,
-    limit,
+    limit, message_id,
     queue::{Attempt, JobId, Kind, Limits, Output, Queue, Why},
     stats::{Counters, Outcome},
     verdict::{Fault, Verdict},
-    wire::{self, ConnectAnswer, Emit, EventAnswer, To, View},
+    wire::{self, ConnectAnswer, Emit, EventAnswer, News, To, View},
 };
 
 /// One app.
@@ -56,20 +56,31 @@ pub(crate) struct Site {
 
 /// What is behind the lock.
 struct Room {
-    queue: Queue<SessionRef, SocketRef, Box<Job>>,
+    queue: Queue<Lane, SocketRef, Box<Job>>,
     /// The sockets that the app knows or is being asked about.
     members: HashMap<SocketRef, Member>,
     health: Health,
 }
 
 struct Member {
-    session: SessionRef,
+    lane: Lane,
     namespace: ByteString,
     sid: ByteString,
     /// What its next event tells of it: kept while events are queued, since those before it may
     /// change it.
     view: View,
     events_queued: usize,
+    /// Whether the app has been told that its client is away, or is about to be.
+    away: bool,
+}
+
+/// Whose requests are one after the other: those of all sockets that came in one session, and they
+/// stay together when their client comes back in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Lane {
+    Session(SessionRef),
+    /// An earlier process left it away, and nothing was said of it since.
+    Socket(SocketRef),
 }
 
 /// How the app has been of late.
@@ -85,7 +96,7 @@ pub(crate) struct Job {
     /// The same however often it is sent.
     pub(crate) id: u64,
     pub(crate) socket: SocketRef,
-    session: SessionRef,
+    lane: Lane,
     pub(crate) namespace: ByteString,
     sid: ByteString,
     what: What,
@@ -93,8 +104,15 @@ pub(crate) struct Job {
 
 enum What {
     Connect(ConnectRequest),
-    Event { args: Args, ack: Option<Ack> },
-    Disconnect(&'static str),
+    /// The client of a socket that the app knows is back, and the app is asked whether it may be.
+    Return(ConnectRequest),
+    Event {
+        args: Args,
+        ack: Option<Ack>,
+        /// What its client calls it.
+        id: Option<ByteString>,
+    },
+    News(News<'static>),
 }
 
 /// What an app may be asked, and so what it may answer.
@@ -102,7 +120,8 @@ enum What {
 pub(crate) enum Asked {
     Connect,
     Event,
-    Disconnect,
+    /// Nothing: it is told something.
+    Nothing,
 }
 
 /// A good answer.
@@ -110,7 +129,7 @@ pub(crate) enum Asked {
 pub(crate) enum Answer {
     Connect(ConnectAnswer),
     Event(EventAnswer),
-    Disconnect,
+    Nothing,
 }
 
 /// What the driver is to do.
@@ -193,27 +212,21 @@ impl App {
 
     /// The id of a message, as `webhook-id`.
     pub(crate) fn message_id(&self, job: &Job) -> String {
-        format!("msg_{:016x}{:016x}", self.nonce, job.id)
+        match &job.what {
+            What::Event { id: Some(id), .. } => message_id::of_event(&job.sid, id),
+            What::Connect(_) | What::Return(_) | What::Event { .. } | What::News(_) => {
+                message_id::of_request(self.nonce, job.id)
+            }
+        }
     }
 
     // From the shards.
 
     pub(crate) fn on_connect(&self, cx: &mut Context<'_>, request: ConnectRequest) {
-        if self.server.get().is_none() {
-            let _ = self.server.set(cx.handle());
-        }
-        let handshake = request.handshake();
-        let headers = handshake.headers.iter().map(|(name, value)| name.len() + value.len());
-        let auth = request.auth().map_or(0, |auth| auth.len());
-        let bytes = JOB_BYTES + auth + headers.sum::<usize>() + handshake.query.len();
+        self.meet(cx);
+        let bytes = connect_bytes(&request);
         let socket = request.socket();
-        let member = Member {
-            session: request.session(),
-            namespace: request.namespace().clone(),
-            sid: request.sid().to_string().into(),
-            view: View::default(),
-            events_queued: 0,
-        };
+        let member = Member::of(&request);
         let job = self.job(socket, &member, What::Connect(request));
         let mut room = self.room();
         match room.push(self.clock.now(), job, Kind::Connect, bytes) {
@@ -223,10 +236,33 @@ impl App {
             }
             Err(job) => {
                 drop(room);
-                self.note_failure(Fault::Busy, "has a full queue", false);
-                if let What::Connect(request) = job.what {
-                    cx.refuse(request, Fault::Busy.message(), Some(Fault::Busy.json().into()));
-                }
+                self.refuse_busy(cx, job);
+            }
+        }
+    }
+
+    pub(crate) fn on_return(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        self.meet(cx);
+        if !self.options().recheck {
+            cx.accept(request);
+            return;
+        }
+        let bytes = connect_bytes(&request);
+        let socket = request.socket();
+        let view = view_of(cx, socket);
+        let mut room = self.room();
+        let known = room.members.entry(socket);
+        let member = known.or_insert_with(|| Member { away: true, ..Member::of(&request) });
+        member.come_in(request.session());
+        let job = self.job(socket, member, What::Return(request));
+        match room.push(self.clock.now(), job, Kind::Event, bytes) {
+            Ok(()) => {
+                room.on_event_queued(socket, view);
+                self.wake_if_useful(&room);
+            }
+            Err(job) => {
+                drop(room);
+                self.refuse_busy(cx, job);
             }
         }
     }
@@ -238,56 +274,61 @@ impl App {
         args: Args,
         ack: Option<Ack>,
     ) {
-        if self.server.get().is_none() {
-            let _ = self.server.set(cx.handle());
-        }
-        let Some(view) = cx.socket(socket) else { return };
-        let (namespace, sid) = (view.namespace, view.id);
-        let data = view.data().cloned();
-        let view = View { rooms: cx.rooms(socket).map(ByteString::from).collect(), data };
+        self.meet(cx);
+        let Some(view) = view_of(cx, socket) else { return };
         let bytes = JOB_BYTES + args.bytes();
+        let id = cx.event_id().map(ByteString::from);
         let mut room = self.room();
-        let member = match room.members.entry(socket) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                // Let in by whoever handled the namespace before.
-                let Some(session) = cx.session_of(socket) else { return };
-                unknown.insert(Member {
-                    session,
-                    namespace: namespace.clone(),
-                    sid: sid.to_string().into(),
-                    view: View::default(),
-                    events_queued: 0,
-                })
-            }
-        };
-        let job = self.job(socket, member, What::Event { args, ack });
+        // One that is not known was let in by whoever handled the namespace before.
+        let Some(member) = room.member(cx, socket, false) else { return };
+        let job = self.job(socket, member, What::Event { args, ack, id });
         match room.push(self.clock.now(), job, Kind::Event, bytes) {
             Ok(()) => {
-                if let Some(member) = room.members.get_mut(&socket) {
-                    member.view = view;
-                    member.events_queued += 1;
-                }
+                room.on_event_queued(socket, Some(view));
                 self.wake_if_useful(&room);
             }
             Err(job) => {
                 drop(room);
-                self.note_failure(Fault::Busy, "has a full queue", false);
-                match job.what {
-                    What::Event { ack: Some(ack), .. } => cx.ack(ack, error_args(Fault::Busy)),
-                    What::Event { ack: None, .. } => self.counters.on_event_lost(),
-                    What::Connect(_) | What::Disconnect(_) => {}
-                }
+                self.refuse_busy(cx, job);
             }
         }
+    }
+
+    pub(crate) fn on_away(&self, cx: &Context<'_>, socket: SocketRef, reason: DisconnectReason) {
+        self.meet(cx);
+        let mut room = self.room();
+        let Some(member) = room.member(cx, socket, true) else { return };
+        // One that is known to be away was left so by an earlier process, which has told the app.
+        if std::mem::replace(&mut member.away, true) {
+            return;
+        }
+        let job = self.job(socket, member, What::News(News::Away(reason.name())));
+        room.tell(self.clock.now(), job, Kind::Away);
+        self.wake_if_useful(&room);
+    }
+
+    pub(crate) fn on_back(&self, cx: &Context<'_>, socket: SocketRef) {
+        self.meet(cx);
+        let mut room = self.room();
+        let Some(member) = room.member(cx, socket, true) else { return };
+        // Taken over by its client before anybody had missed it.
+        if !std::mem::take(&mut member.away) {
+            return;
+        }
+        if let Some(session) = cx.session_of(socket) {
+            member.come_in(session);
+        }
+        let job = self.job(socket, member, What::News(News::Back));
+        room.tell(self.clock.now(), job, Kind::Back);
+        self.wake_if_useful(&room);
     }
 
     pub(crate) fn on_disconnect(&self, socket: SocketRef, reason: DisconnectReason) {
         let mut room = self.room();
         let Some(member) = room.members.remove(&socket) else { return };
-        let farewell = self.job(socket, &member, What::Disconnect(reason.name()));
+        let farewell = self.job(socket, &member, What::News(News::Disconnect(reason.name())));
         let now = self.clock.now();
-        let dropped = room.queue.leave(now, member.session, socket, JOB_BYTES, farewell);
+        let dropped = room.queue.leave(now, member.lane, socket, JOB_BYTES, farewell);
         self.wake_if_useful(&room);
         drop(room);
         for _ in &dropped {
@@ -299,11 +340,32 @@ impl App {
         Box::new(Job {
             id: self.next_id.fetch_add(1, Relaxed),
             socket,
-            session: member.session,
+            lane: member.lane,
             namespace: member.namespace.clone(),
             sid: member.sid.clone(),
             what,
         })
+    }
+
+    /// From the first client on there is a server.
+    fn meet(&self, cx: &Context<'_>) {
+        if self.server.get().is_none() {
+            let _ = self.server.set(cx.handle());
+        }
+    }
+
+    /// There was no place for this.
+    fn refuse_busy(&self, cx: &mut Context<'_>, job: Box<Job>) {
+        let fault = Fault::Busy;
+        self.note_failure(fault, "has a full queue", false);
+        match job.what {
+            What::Connect(request) | What::Return(request) => {
+                cx.refuse(request, fault.message(), Some(fault.json().into()));
+            }
+            What::Event { ack: Some(ack), .. } => cx.ack(ack, error_args(fault)),
+            What::Event { ack: None, .. } => self.counters.on_event_lost(),
+            What::News(_) => {}
+        }
     }
 
     /// The driver looks again by itself when a request is over, and at deadlines it knows of.
@@ -374,25 +436,23 @@ impl App {
             Verdict::Good(answer) => {
                 self.counters.on_took(took);
                 self.note_good();
-                let member = !matches!(answer, Answer::Connect(ConnectAnswer::Refuse { .. }));
+                let refused = matches!(answer, Answer::Connect(ConnectAnswer::Refuse { .. }));
+                let stranger = refused && matches!(job.what, What::Connect(_));
                 let mut room = self.room();
                 room.on_event_over(&job);
-                match &answer {
-                    Answer::Event(answer) => {
-                        if let Some(member) = room.members.get_mut(&job.socket) {
-                            member.view.apply(answer);
-                        }
-                    }
-                    Answer::Connect(ConnectAnswer::Refuse { .. }) => {
-                        room.members.remove(&job.socket);
-                    }
-                    Answer::Connect(ConnectAnswer::Allow { .. }) | Answer::Disconnect => {}
+                if let Answer::Event(answer) = &answer
+                    && let Some(member) = room.members.get_mut(&job.socket)
+                {
+                    member.view.apply(answer);
+                }
+                if stranger {
+                    room.members.remove(&job.socket);
                 }
                 drop(room);
-                // Before the next request of its session may start: what the answers want done is
+                // Before the next request of its lane may start: what the answers want done is
                 // done in their order.
                 self.apply(job, answer);
-                let attempt = Attempt::Over { taken: true, member };
+                let attempt = Attempt::Over { taken: true, member: !stranger };
                 let mut room = self.room();
                 dropped = room.queue.finish(now, id, attempt, chance);
                 room.health.was_shut = false;
@@ -414,7 +474,8 @@ impl App {
                     && doubt
                 {
                     // The app may have let it in; the client was told otherwise.
-                    let farewell = self.job(socket, &member, What::Disconnect("connect failed"));
+                    let farewell =
+                        self.job(socket, &member, What::News(News::Disconnect("connect failed")));
                     let pushed = room.push(now, farewell, Kind::Disconnect, JOB_BYTES);
                     debug_assert!(pushed.is_ok());
                 }
@@ -449,12 +510,16 @@ impl App {
     fn apply(&self, job: Box<Job>, answer: Answer) {
         let Some(server) = self.server.get() else { return };
         match (job.what, answer) {
-            (What::Connect(request), Answer::Connect(ConnectAnswer::Allow { rooms, data })) => {
+            (
+                What::Connect(request) | What::Return(request),
+                Answer::Connect(ConnectAnswer::Allow { rooms, data }),
+            ) => {
                 server.accept_with(request, rooms, data);
             }
-            (What::Connect(request), Answer::Connect(ConnectAnswer::Refuse { message, data })) => {
-                server.refuse(request, message, data);
-            }
+            (
+                What::Connect(request) | What::Return(request),
+                Answer::Connect(ConnectAnswer::Refuse { message, data }),
+            ) => server.refuse(request, message, data),
             (What::Event { ack, .. }, Answer::Event(answer)) => {
                 if ack.is_none() && answer == EventAnswer::default() {
                     return;
@@ -470,14 +535,14 @@ impl App {
     fn fail(&self, job: Box<Job>, fault: Fault) {
         let Some(server) = self.server.get() else { return };
         match job.what {
-            What::Connect(request) => {
+            What::Connect(request) | What::Return(request) => {
                 server.refuse(request, fault.message(), Some(fault.json().into()));
             }
             What::Event { ack: Some(ack), .. } => {
                 server.run(job.socket, move |cx| cx.ack(ack, error_args(fault)));
             }
             What::Event { ack: None, .. } => self.counters.on_event_lost(),
-            What::Disconnect(_) => {}
+            What::News(_) => {}
         }
     }
 
@@ -522,12 +587,49 @@ impl App {
 
 impl Room {
     fn push(&mut self, now: Time, job: Box<Job>, kind: Kind, bytes: usize) -> Result<(), Box<Job>> {
-        self.queue.push(now, job.session, job.socket, kind, bytes, job)
+        self.queue.push(now, job.lane, job.socket, kind, bytes, job)
+    }
+
+    /// The client of a socket has gone away or is back.
+    fn tell(&mut self, now: Time, job: Box<Job>, kind: Kind) {
+        // What says nothing any more is not missed.
+        let _ = self.queue.tell(now, job.lane, job.socket, kind, JOB_BYTES, job);
+    }
+
+    /// A socket that is in its namespace, and `away` for all that the app knows if nothing is known
+    /// of it here.
+    fn member(&mut self, cx: &Context<'_>, socket: SocketRef, away: bool) -> Option<&mut Member> {
+        match self.members.entry(socket) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(unknown) => {
+                let view = cx.socket(socket)?;
+                let member = Member {
+                    lane: match cx.session_of(socket) {
+                        Some(session) if !view.away => Lane::Session(session),
+                        Some(_) | None => Lane::Socket(socket),
+                    },
+                    namespace: view.namespace.clone(),
+                    sid: view.id.to_string().into(),
+                    view: View::default(),
+                    events_queued: 0,
+                    away,
+                };
+                Some(unknown.insert(member))
+            }
+        }
+    }
+
+    /// An event waits, which tells of its socket.
+    fn on_event_queued(&mut self, socket: SocketRef, view: Option<View>) {
+        if let Some(member) = self.members.get_mut(&socket) {
+            member.view = view.unwrap_or_default();
+            member.events_queued += 1;
+        }
     }
 
     /// An event has been answered, or will not be.
     fn on_event_over(&mut self, job: &Job) {
-        if let What::Event { .. } = job.what
+        if let What::Event { .. } | What::Return(_) = job.what
             && let Some(member) = self.members.get_mut(&job.socket)
         {
             member.events_queued = member.events_queued.saturating_sub(1);
@@ -538,20 +640,41 @@ impl Room {
     }
 }
 
+impl Member {
+    fn of(request: &ConnectRequest) -> Self {
+        Self {
+            lane: Lane::Session(request.session()),
+            namespace: request.namespace().clone(),
+            sid: request.sid().to_string().into(),
+            view: View::default(),
+            events_queued: 0,
+            away: false,
+        }
+    }
+
+    /// It is in this session now. One that has a lane stays there, since something may be under way.
+    fn come_in(&mut self, session: SessionRef) {
+        if let Lane::Socket(_) = self.lane {
+            self.lane = Lane::Session(session);
+        }
+    }
+}
+
 impl Job {
     pub(crate) fn asked(&self) -> Asked {
         match self.what {
-            What::Connect(_) => Asked::Connect,
+            What::Connect(_) | What::Return(_) => Asked::Connect,
             What::Event { .. } => Asked::Event,
-            What::Disconnect(_) => Asked::Disconnect,
+            What::News(_) => Asked::Nothing,
         }
     }
 
     fn body(&self, view: &View) -> String {
         let (namespace, sid): (&str, &str) = (&self.namespace, &self.sid);
         match &self.what {
-            What::Connect(request) => {
+            What::Connect(request) | What::Return(request) => {
                 let handshake = request.handshake();
+                let returns = matches!(self.what, What::Return(_));
                 wire::Connect {
                     namespace,
                     sid,
@@ -559,15 +682,30 @@ impl Job {
                     headers: &handshake.headers,
                     query: &handshake.query,
                     address: handshake.address,
+                    recovered: returns.then_some(view),
                 }
                 .body()
             }
-            What::Event { args, ack } => {
+            What::Event { args, ack, .. } => {
                 wire::Event { namespace, sid, view, args, ack: ack.is_some() }.body()
             }
-            What::Disconnect(reason) => wire::disconnect_body(namespace, sid, reason),
+            What::News(news) => news.body(namespace, sid),
         }
     }
+}
+
+/// What a connect takes while it waits.
+fn connect_bytes(request: &ConnectRequest) -> usize {
+    let handshake = request.handshake();
+    let headers = handshake.headers.iter().map(|(name, value)| name.len() + value.len());
+    let auth = request.auth().map_or(0, |auth| auth.len());
+    JOB_BYTES + auth + headers.sum::<usize>() + handshake.query.len()
+}
+
+/// What the app is told of a socket that is in its namespace.
+fn view_of(cx: &Context<'_>, socket: SocketRef) -> Option<View> {
+    let data = cx.socket(socket)?.data().cloned();
+    Some(View { rooms: cx.rooms(socket).map(ByteString::from).collect(), data })
 }
 
 /// Does what an app wants done about an event, on the shard of its socket.

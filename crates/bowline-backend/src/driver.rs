@@ -146,8 +146,7 @@ impl Asking {
         Ok(match self.asked {
             Asked::Connect => Answer::Connect(ConnectAnswer::parse(body)?),
             Asked::Event => Answer::Event(EventAnswer::parse(body, &self.namespace)?),
-            // There is nothing to be said to somebody who has gone.
-            Asked::Disconnect => Answer::Disconnect,
+            Asked::Nothing => Answer::Nothing,
         })
     }
 }

@@ -1,5 +1,5 @@
 //! An app in any language behind HTTP: each connect, event and disconnect of a namespace is posted
-//! to it as JSON, and its answer is carried out.
+//! to it as JSON, and its answer is carried out; so is who is away, and who is back.
 //!
 //! [`Backend`] is a [`Handler`](bowline_net::Handler). The protocol is in `docs/backend.md`. Inside:
 //! `wire` is the JSON both ways, `signature` the Standard Webhooks signature, `queue` decides which
@@ -15,6 +15,7 @@ mod app;
 mod clock;
 mod driver;
 mod limit;
+mod message_id;
 mod queue;
 mod signature;
 mod stats;
@@ -55,6 +56,9 @@ pub struct Options {
     pub max_concurrent: usize,
     /// How many may wait: 64 MiB of them, and 1,000 of one session, at most. Default 10,000.
     pub queue: usize,
+    /// Whether the app is asked again when a client comes back to a socket that was kept for it.
+    /// Default no: what it said of the socket's connect holds for as long as the socket lives.
+    pub recheck: bool,
 }
 
 impl Options {
@@ -76,6 +80,7 @@ impl Options {
             timeout: limit::TIMEOUT,
             max_concurrent: limit::CONCURRENT,
             queue: limit::QUEUE,
+            recheck: false,
         }
     }
 }
@@ -145,6 +150,18 @@ impl Handler for Backend {
 
     fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>) {
         self.shared.app.on_event(cx, socket, args, ack);
+    }
+
+    fn on_return(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        self.shared.app.on_return(cx, request);
+    }
+
+    fn on_away(&self, cx: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {
+        self.shared.app.on_away(cx, socket, reason);
+    }
+
+    fn on_back(&self, cx: &mut Context<'_>, socket: SocketRef) {
+        self.shared.app.on_back(cx, socket);
     }
 
     fn on_disconnect(&self, _: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {

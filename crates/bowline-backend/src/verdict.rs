@@ -112,8 +112,8 @@ impl<T> Verdict<T> {
             let doubt = fault == Fault::Unavailable;
             return Self::Failed { fault, why, doubt };
         }
-        // Of a farewell nothing more than that it has arrived is asked.
-        if asked != Asked::Disconnect && !answer.body.is_empty() && !is_json(&answer.headers) {
+        // Of news nothing more than that they have arrived is asked.
+        if asked != Asked::Nothing && !answer.body.is_empty() && !is_json(&answer.headers) {
             return Self::failed(
                 Fault::Invalid,
                 "answered something else than application/json".to_owned(),

@@ -316,7 +316,7 @@ crate::table! {
         name: "socket-unknown",
         blame: Blame::Operator,
         retry: false,
-        remedy: "Take a Socket.IO sid from /api/v1/sockets; it changes with each connection.",
+        remedy: "Take a Socket.IO sid from /api/v1/sockets; a client that connects anew gets another.",
     }
     ControlSocketOnly {
         help: "Only the master does this, on its control socket.",

@@ -11,6 +11,7 @@
 //! | [`LimitKey`] | the keys of `[limits]`, and what happens when one is hit |
 //! | [`ErrorCode`] | what can go wrong: who is to blame, whether to retry, what to do |
 //! | [`DisconnectReason`] | why a session or a socket ended |
+//! | [`RecoveryOutcome`] | what became of a client that came back |
 //! | [`Exit`] | the exit codes of the binary |
 //! | [`EnvVar`] | the environment variables it reads |
 //! | [`Header`] | the HTTP headers that are Bowline's own |
@@ -25,6 +26,7 @@ mod exit;
 mod header;
 mod limit;
 mod metric;
+mod recovery;
 
 pub use code::{Blame, ErrorCode};
 pub use disconnect::DisconnectReason;
@@ -33,6 +35,7 @@ pub use exit::Exit;
 pub use header::Header;
 pub use limit::{LimitKey, OnHit};
 pub use metric::{Kind, Metric};
+pub use recovery::RecoveryOutcome;
 
 /// Makes a table: an enum of its rows, the list of all of them, and a method for each column that
 /// is named in front of the rows. The help text of a row is also its documentation.

@@ -23,7 +23,7 @@ crate::table! {
         labels: &["transport"],
     }
     Sessions {
-        help: "Sessions that live, by state.",
+        help: "Sessions that live, by state: `connected`, or `away`, whose clients have lost their connection and may come back (one for each namespace a client was in).",
         name: "bowline_sessions",
         kind: Kind::Gauge,
         labels: &["state"],
@@ -81,6 +81,54 @@ crate::table! {
         name: "bowline_held_events_total",
         kind: Kind::Counter,
         labels: &["outcome"],
+    }
+    Recoveries {
+        help: "Clients that came back to a session, by whether they got it and else why not.",
+        name: "bowline_recoveries_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
+    EventsReplayed {
+        help: "Events that were sent to clients that came back, because they had missed them or might have.",
+        name: "bowline_events_replayed_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    EventsRepeated {
+        help: "Events of clients that were not handled, since one of the same socket with the same id (`event-id`) had been.",
+        name: "bowline_events_repeated_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    SessionMoves {
+        help: "Sessions that went to another shard, where their clients came back.",
+        name: "bowline_session_moves_total",
+        kind: Kind::Counter,
+        labels: &[],
+    }
+    SessionsRestored {
+        help: "Sessions that the server before this one had saved when it stopped, by whether they are kept here.",
+        name: "bowline_sessions_restored_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
+    LogBytes {
+        help: "Memory of the log of sent events, from which sessions recover.",
+        name: "bowline_log_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    LogRecords {
+        help: "Events in that log; a broadcast counts once on each shard that keeps it.",
+        name: "bowline_log_records",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    LogAge {
+        help: "Age of the oldest event in that log; 0 if there is none.",
+        name: "bowline_log_age_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
     }
     SlowReceivers {
         help: "Sessions that were cut because they could not take what was sent to them.",

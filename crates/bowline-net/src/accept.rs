@@ -35,7 +35,7 @@ struct Inner {
     connections: Cell<usize>,
     closing: Cell<bool>,
     close: Notify,
-    accepting: RefCell<Vec<AbortHandle>>,
+    accepting: RefCell<Vec<(Door, AbortHandle)>>,
 }
 
 /// A connection that was just accepted.
@@ -86,12 +86,24 @@ impl Local {
     /// Starts to accept from a listener.
     pub(crate) fn accept(&self, listener: TcpListener, door: Door) {
         let task = tokio::task::spawn_local(accept(self.clone(), listener, door));
-        self.0.accepting.borrow_mut().push(task.abort_handle());
+        self.0.accepting.borrow_mut().push((door, task.abort_handle()));
     }
 
-    /// Closes the listeners of this shard.
+    /// Closes the listeners of this shard that clients come to. Operators and publishers are
+    /// answered until [`stop_accepting`](Self::stop_accepting).
+    pub(crate) fn stop_accepting_clients(&self) {
+        self.0.accepting.borrow_mut().retain(|(door, task)| {
+            let stays = *door == Door::Admin;
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+    }
+
+    /// Closes all listeners of this shard.
     pub(crate) fn stop_accepting(&self) {
-        for task in self.0.accepting.take() {
+        for (_, task) in self.0.accepting.take() {
             task.abort();
         }
     }

@@ -4,12 +4,13 @@ use std::{
     fmt, io, mem,
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bowline_proto::{
-    hub::{self, NamespacePattern, NamespaceRule, Protocol},
+    hub::{self, Keeping, NamespacePattern, NamespaceRule, Protocol},
     limit::Limits as SessionLimits,
 };
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use crate::{
     admission::Door,
     clock::Clock,
     components::{ComponentError, Components, Progress, Spec},
+    continuity::Continuity,
     forwarded::Proxies,
     handler::{EngineHandler, Handler},
     limit::{self, Limits},
@@ -41,6 +43,8 @@ pub struct Builder {
     shards: Option<usize>,
     hub: hub::Config,
     engine: Engine,
+    continuity: Continuity,
+    state_file: Option<PathBuf>,
     limits: Limits,
     drain: Duration,
     page: Option<Bytes>,
@@ -97,6 +101,7 @@ impl Engine {
 pub(crate) struct Described {
     pub(crate) settings: Settings,
     pub(crate) hub: hub::Config,
+    pub(crate) continuity: Continuity,
     pub(crate) handlers: Handlers,
     pub(crate) tls: Option<Tls>,
 }
@@ -109,6 +114,7 @@ pub(crate) struct Parts {
     pub(crate) started: Started,
     /// The first public address.
     pub(crate) public: SocketAddr,
+    pub(crate) state_file: Option<PathBuf>,
 }
 
 /// When the program began, and when it had its addresses.
@@ -174,6 +180,7 @@ impl Builder {
                 namespaces: vec![NamespaceRule {
                     pattern: NamespacePattern::new(probe::NAMESPACE),
                     handler: 0,
+                    keeping: Keeping { stamp: hub::Stamp::Never, ..Keeping::default() },
                 }],
                 ..hub::Config::default()
             },
@@ -190,6 +197,8 @@ impl Builder {
                 cors_allowed_origins: Vec::new(),
                 cookie: None,
             },
+            continuity: Continuity::default(),
+            state_file: None,
             limits: Limits::default(),
             drain: limit::DRAIN,
             page: None,
@@ -368,9 +377,38 @@ impl Builder {
     pub fn namespace_shared(mut self, pattern: &str, handler: Arc<dyn Handler>) -> Self {
         // More than 65,536 are refused when binding.
         let index = self.namespaces.len() as u16;
-        let rule = NamespaceRule { pattern: NamespacePattern::new(pattern), handler: index };
+        let rule = NamespaceRule {
+            pattern: NamespacePattern::new(pattern),
+            handler: index,
+            keeping: Keeping::default(),
+        };
         self.hub.namespaces.push(rule);
         self.namespaces.push(handler);
+        self
+    }
+
+    /// How the namespace that was added last keeps its sockets over the end of their transports:
+    /// `stamp`, `on-doubt`, `event-id` and `session-key`. Default: see [`Keeping`].
+    pub fn keeping(mut self, keeping: Keeping) -> Self {
+        // The first is the probe's.
+        if let Some(rule) = self.hub.namespaces.iter_mut().skip(1).last() {
+            rule.keeping = keeping;
+        }
+        self
+    }
+
+    /// `[continuity]`: how long clients may stay away, and what is kept for them meanwhile. Default:
+    /// see [`Continuity`].
+    pub fn continuity(mut self, continuity: Continuity) -> Self {
+        self.continuity = continuity;
+        self
+    }
+
+    /// The file in which a server that stops leaves what its clients have not seen, and a server that
+    /// starts finds it, so that they can come back to it. Its directory must exist. Cannot be changed
+    /// while the server runs. Default none: clients that come back after a restart are new.
+    pub fn state_file(mut self, path: impl Into<Option<PathBuf>>) -> Self {
+        self.state_file = path.into();
         self
     }
 
@@ -489,6 +527,7 @@ impl Builder {
         let first = listeners.iter().find(|it| it.door == Door::Public).map(|it| it.address);
         let parts = Parts {
             public: first.ok_or(BindError::Invalid(NO_ADDRESS))?,
+            state_file: self.state_file.take(),
             admin_service: self.admin_service.take(),
             components,
             certificates,
@@ -527,7 +566,7 @@ impl Builder {
             proxies: self.proxies,
         };
         let handlers = Handlers { namespaces: self.namespaces, engine: self.engine_handler };
-        Ok(Described { settings, hub, handlers, tls: self.tls })
+        Ok(Described { settings, hub, continuity: self.continuity, handlers, tls: self.tls })
     }
 
     /// Checks where the server shall be, and says how many shards there will be.

@@ -76,8 +76,9 @@ impl Handle {
         let (reply, gathered) = oneshot::channel();
         let state = State { gathered: Gathered::default(), bytes: 0, reply: Some(reply) };
         let gathering = Arc::new(Gathering { max, state: Mutex::new(state) });
-        self.to_all(|| {
-            let (broadcast, gathering) = (broadcast.clone(), Arc::clone(&gathering));
+        self.to_all(|origin| {
+            let (mut broadcast, gathering) = (broadcast.clone(), Arc::clone(&gathering));
+            broadcast.0.origin = Some(origin);
             Message::Task(Box::new(move |cx| cx.gather(broadcast, timeout, gathering)))
         })?;
         drop(gathering);

@@ -1,13 +1,20 @@
 //! What an application implements, and what it can have done.
 
-use std::{collections::HashMap, collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bowline_proto::{
     Command, Hub, SessionKey, Sid, SocketKey,
-    hub::SocketView,
+    hub::{SocketView, Whereabouts},
     limit::LimitKey,
     socketio::Args,
-    wall::{self, AckError, AckRequest, DisconnectReason, ErrorCode, Handshake, SocketData},
+    wall::{
+        self, AckError, AckRequest, BroadcastOrigin, DisconnectReason, ErrorCode, Handshake,
+        SocketData,
+    },
     websocket::Message as Payload,
 };
 use bytestring::ByteString;
@@ -15,6 +22,7 @@ use bytestring::ByteString;
 use crate::{
     builder::{BindError, Builder},
     entropy::Entropy,
+    errand::{Answer, Errand, Parked},
     gather::Shares,
     limit,
     mailbox::{Busy, Message, ShardStats, Task},
@@ -43,7 +51,26 @@ pub trait Handler: Send + Sync + 'static {
     /// for one.
     fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>);
 
-    /// A socket has left the namespace.
+    /// The client of a socket that was kept is back. The request has the socket's own sid; refused, the
+    /// socket stays away and its client may try again. The default lets it in, as what was checked at
+    /// its connect holds for as long as the socket lives.
+    fn on_return(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        cx.accept(request);
+    }
+
+    /// A socket has lost its transport, and its client may come back within `continuity.window`. The
+    /// socket stays in its rooms, and what is sent to it waits for its client.
+    fn on_away(&self, cx: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {
+        let _ = (cx, socket, reason);
+    }
+
+    /// A socket that was away is back.
+    fn on_back(&self, cx: &mut Context<'_>, socket: SocketRef) {
+        let _ = (cx, socket);
+    }
+
+    /// A socket has left the namespace: its client or the server said so, or it stayed away for too
+    /// long. `reason` is then why its transport ended.
     fn on_disconnect(&self, cx: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {
         let _ = (cx, socket, reason);
     }
@@ -65,10 +92,11 @@ pub trait EngineHandler: Send + Sync + 'static {
     }
 }
 
-/// A socket, wherever in the process it lives. Stays valid as a name after the socket has gone:
-/// what is asked of it then does nothing.
+/// A socket, wherever in the process it lives. Stays the same for as long as the socket lives, and
+/// valid as a name after it has gone: what is asked of it then does nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketRef {
+    /// Where it was born: its client may have come back to another shard since, and the socket with it.
     pub(crate) shard: u8,
     pub(crate) key: SocketKey,
 }
@@ -94,9 +122,14 @@ pub struct Ack {
 /// of the same name of a [`Handle`]. Dropped unanswered, the client is refused.
 pub struct ConnectRequest {
     pub(crate) socket: SocketRef,
-    session: SessionRef,
+    /// The session of the client that asks, and the key of the socket on the shard of that.
+    pub(crate) session: SessionRef,
+    key: SocketKey,
     /// The Socket.IO sid it will have.
     id: Sid,
+    /// The secret that its client may be given to come back with.
+    pid: Sid,
+    claimed: bool,
     namespace: ByteString,
     auth: Option<ByteString>,
     handshake: Arc<Handshake>,
@@ -113,6 +146,8 @@ pub struct Broadcast(pub(crate) wall::Broadcast);
 /// What a handler can have done. Everything takes effect in order, when the handler returns.
 pub struct Context<'a> {
     pub(crate) shard: u8,
+    /// What the client calls the event that is being handled.
+    pub(crate) event_id: Option<ByteString>,
     pub(crate) process: &'a Arc<Process>,
     pub(crate) hub: &'a Hub,
     pub(crate) desk: &'a mut Desk,
@@ -130,6 +165,9 @@ pub struct Handle {
 pub(crate) struct Desk {
     pub(crate) wishes: VecDeque<Wish>,
     pub(crate) acks: HashMap<u64, AckCallback>,
+    /// Sockets that wait for somebody of their name to be found.
+    pub(crate) claimed: HashSet<SocketKey>,
+    pub(crate) parked: Parked,
     pub(crate) reports: HashMap<u64, Report>,
     pub(crate) shares: Shares,
     pub(crate) entropy: Entropy,
@@ -139,9 +177,13 @@ pub(crate) struct Desk {
 
 /// What a handler wants done, in the order in which it said so.
 pub(crate) enum Wish {
-    /// On this shard.
+    /// For one socket, wherever that is.
+    For(Errand),
+    /// For a client that waits on this shard to be let in.
+    Answer(Answer),
+    /// For many sockets, or for a session of this shard.
     Here(Command),
-    /// On another.
+    /// On another shard, or later.
     There(u8, Message),
 }
 
@@ -157,17 +199,40 @@ pub(crate) struct Report {
     pub(crate) done: CountCallback,
 }
 
+impl SocketRef {
+    /// What a socket of a hub is called everywhere.
+    pub(crate) fn of(hub: &Hub, key: SocketKey) -> Self {
+        let (shard, key) = hub.born(key);
+        Self { shard, key }
+    }
+}
+
 impl ConnectRequest {
+    /// A client waits at `key` of this shard's hub.
     pub(crate) fn new(
-        process: &Arc<Process>,
-        (socket, session): (SocketRef, SessionRef),
-        id: Sid,
+        cx: &mut Context<'_>,
+        key: SocketKey,
+        (id, pid): (Sid, Sid),
         namespace: ByteString,
         auth: Option<ByteString>,
         handshake: Arc<Handshake>,
     ) -> Self {
-        let unanswered = Some(Arc::clone(process));
-        Self { socket, session, id, namespace, auth, handshake, unanswered, refused: None }
+        // One that has gone already has no session.
+        let session = cx.hub.session_of(key).unwrap_or_default();
+        let claimed = cx.desk.claimed.remove(&key);
+        Self {
+            socket: cx.socket_ref(key),
+            session: SessionRef { shard: cx.shard, key: session },
+            key,
+            id,
+            pid,
+            claimed,
+            namespace,
+            auth,
+            handshake,
+            unanswered: Some(Arc::clone(cx.process)),
+            refused: None,
+        }
     }
 
     /// The socket that will join, if it is accepted.
@@ -190,6 +255,12 @@ impl ConnectRequest {
         &self.namespace
     }
 
+    /// Whether [`Handler::on_connect`] is called in answer to a [`claim`](Context::claim): nobody of that
+    /// name is kept, and it is not to be claimed again.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed
+    }
+
     /// The payload of its CONNECT packet: a JSON object, if there was one.
     pub fn auth(&self) -> Option<&ByteString> {
         self.auth.as_ref()
@@ -207,18 +278,27 @@ impl ConnectRequest {
         self.refused = Some(Box::new(told));
     }
 
-    /// Marks it as answered.
-    fn take(mut self) -> SocketRef {
+    /// Marks it as answered, and says for which shard `command` is.
+    fn answer(mut self, command: Command) -> (u8, Answer) {
         self.unanswered = None;
-        self.socket
+        (self.session.shard, Answer { session: self.session.key, command })
     }
 
     /// Marks it as accepted.
-    fn accepted(mut self) -> (SocketRef, Command) {
-        let id = self.id;
+    fn accept(mut self) -> (u8, Answer) {
         self.refused = None;
-        let socket = self.take();
-        (socket, Command::Accept { socket: socket.key, id })
+        let command = Command::Accept { socket: self.key, id: self.id, pid: self.pid };
+        self.answer(command)
+    }
+
+    fn refuse(self, message: String, data: Option<ByteString>) -> (u8, Answer) {
+        let command = Command::Refuse { socket: self.key, message, data };
+        self.answer(command)
+    }
+
+    fn claim(self, name: ByteString) -> (u8, Answer) {
+        let command = Command::Claim { socket: self.key, name };
+        self.answer(command)
     }
 }
 
@@ -228,12 +308,11 @@ impl Drop for ConnectRequest {
             refused();
         }
         if let Some(process) = self.unanswered.take() {
-            let command = Command::Refuse {
-                socket: self.socket.key,
-                message: "Unanswered".to_owned(),
-                data: None,
-            };
-            process.shards[usize::from(self.socket.shard)].mailbox.push(Message::Command(command));
+            let message = "Unanswered".to_owned();
+            let command = Command::Refuse { socket: self.key, message, data: None };
+            let answer = Answer { session: self.session.key, command };
+            let mailbox = &process.shards[usize::from(self.session.shard)].mailbox;
+            mailbox.push(Message::Answer(answer));
         }
     }
 }
@@ -260,6 +339,7 @@ impl Broadcast {
             report: None,
             ack: None,
             forwarded: false,
+            origin: None,
         })
     }
 
@@ -285,8 +365,8 @@ impl Broadcast {
 impl Context<'_> {
     /// Lets a client in.
     pub fn accept(&mut self, request: ConnectRequest) -> SocketRef {
-        let (socket, accept) = request.accepted();
-        self.command(socket.shard, accept);
+        let socket = request.socket;
+        self.answer(request.accept());
         socket
     }
 
@@ -298,14 +378,14 @@ impl Context<'_> {
         rooms: impl IntoIterator<Item = R>,
         data: Option<SocketData>,
     ) -> SocketRef {
-        let (socket, accept) = request.accepted();
+        let socket = request.socket;
         for room in rooms {
             self.join(socket, room);
         }
         if data.is_some() {
             self.set_data(socket, data);
         }
-        self.command(socket.shard, accept);
+        self.answer(request.accept());
         socket
     }
 
@@ -316,21 +396,28 @@ impl Context<'_> {
         message: impl Into<String>,
         data: Option<ByteString>,
     ) {
-        let socket = request.take();
-        let message = message.into();
-        self.command(socket.shard, Command::Refuse { socket: socket.key, message, data });
+        self.answer(request.refuse(message.into(), data));
+    }
+
+    /// Looks for the socket of a client that has no other way to say which one was its own: by a name
+    /// that is its client's alone, such as a claim of a token that was verified. The handler is asked
+    /// again: [`Handler::on_return`] if somebody of that name is kept, else [`Handler::on_connect`]
+    /// with a request that [is claimed](ConnectRequest::is_claimed). Does something only where the
+    /// namespace is [told](Builder::keeping) to name sockets so.
+    pub fn claim(&mut self, request: ConnectRequest, name: impl Into<ByteString>) {
+        self.answer(request.claim(name.into()));
     }
 
     /// Sends an event to one socket. `args` begins with its name.
     pub fn emit(&mut self, socket: SocketRef, args: Args) {
         let command = Command::Emit { socket: socket.key, args, ack: None, volatile: false };
-        self.command(socket.shard, command);
+        self.command(socket, command);
     }
 
     /// Sends an event to one socket unless its client cannot take it at once.
     pub fn emit_volatile(&mut self, socket: SocketRef, args: Args) {
         let command = Command::Emit { socket: socket.key, args, ack: None, volatile: true };
-        self.command(socket.shard, command);
+        self.command(socket, command);
     }
 
     /// Sends an event to one socket and asks for an ack. `done` is called once, on the socket's
@@ -342,24 +429,22 @@ impl Context<'_> {
         timeout: Duration,
         done: impl FnOnce(&mut Context<'_>, Result<Args, AckError>) + Send + 'static,
     ) {
-        if socket.shard != self.shard {
-            let there = Message::Task(Box::new(move |cx| {
-                cx.emit_with_ack(socket, args, timeout, done);
-            }));
-            self.desk.wishes.push_back(Wish::There(socket.shard, there));
+        if let Whereabouts::There(_) | Whereabouts::Moving(_) = self.whereabouts(socket) {
+            let task: Task = Box::new(move |cx| cx.emit_with_ack(socket, args, timeout, done));
+            self.desk.wishes.push_back(Wish::For(Errand::Task { socket, task }));
             return;
         }
         let token = self.desk.token(self.shard);
         self.desk.acks.insert(token, Box::new(done));
         let ack = Some(AckRequest { token, timeout });
         let command = Command::Emit { socket: socket.key, args, ack, volatile: false };
-        self.desk.wishes.push_back(Wish::Here(command));
+        self.command(socket, command);
     }
 
     /// Answers an event. `args` are the arguments of the client's callback.
     pub fn ack(&mut self, ack: Ack, args: Args) {
         let Ack { socket, id } = ack;
-        self.command(socket.shard, Command::Ack { socket: socket.key, id, args });
+        self.command(socket, Command::Ack { socket: socket.key, id, args });
     }
 
     /// Sends an event to many sockets, on all shards.
@@ -384,18 +469,18 @@ impl Context<'_> {
 
     /// Puts a socket into a room.
     pub fn join(&mut self, socket: SocketRef, room: impl Into<ByteString>) {
-        self.command(socket.shard, Command::Join { socket: socket.key, room: room.into() });
+        self.command(socket, Command::Join { socket: socket.key, room: room.into() });
     }
 
     /// Takes a socket out of a room.
     pub fn leave(&mut self, socket: SocketRef, room: impl Into<ByteString>) {
-        self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() });
+        self.command(socket, Command::Leave { socket: socket.key, room: room.into() });
     }
 
     /// Keeps data with a socket for as long as it lives, in place of what was kept before. Read it
     /// with [`Context::socket`].
     pub fn set_data(&mut self, socket: SocketRef, data: Option<SocketData>) {
-        self.command(socket.shard, Command::SetData { socket: socket.key, data });
+        self.command(socket, Command::SetData { socket: socket.key, data });
     }
 
     /// Sends a socket away after some time, for example when its token ends: its client gets an event
@@ -403,51 +488,57 @@ impl Context<'_> {
     /// waits to be let in, it is refused. The latest time that was given counts, and
     /// [`Duration::MAX`] lets it stay.
     pub fn expire(&mut self, socket: SocketRef, after: Duration, code: ErrorCode) {
-        self.command(socket.shard, Command::Expire { socket: socket.key, after, code });
+        self.command(socket, Command::Expire { socket: socket.key, after, code });
     }
 
     /// Removes a socket from its namespace. Its client stays away until it is told otherwise.
     pub fn disconnect(&mut self, socket: SocketRef) {
-        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false });
+        self.command(socket, Command::Disconnect { socket: socket.key, close: false });
     }
 
     /// Closes the whole session of a socket.
     pub fn close_socket(&mut self, socket: SocketRef) {
-        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: true });
+        self.command(socket, Command::Disconnect { socket: socket.key, close: true });
     }
 
     /// Engine.IO alone: sends a message.
     pub fn send(&mut self, session: SessionRef, message: Payload) {
-        self.command(session.shard, Command::Send { session: session.key, message });
+        self.session_command(session, Command::Send { session: session.key, message });
     }
 
     /// Engine.IO alone: closes a session.
     pub fn close_session(&mut self, session: SessionRef) {
-        self.command(session.shard, Command::Close { session: session.key });
+        self.session_command(session, Command::Close { session: session.key });
     }
 
     /// What is known of a socket of this shard that is in its namespace. The socket a method is
     /// called for is of this shard; one that was accepted in this call is not in yet.
     pub fn socket(&self, socket: SocketRef) -> Option<SocketView<'_>> {
-        (socket.shard == self.shard).then(|| self.hub.socket(socket.key)).flatten()
+        self.hub.socket(self.key_here(socket)?)
     }
 
-    /// The session of a socket of this shard, which may still wait to be let in.
+    /// The session of a socket of this shard, which may still wait to be let in. `None` while its
+    /// client is away.
     pub fn session_of(&self, socket: SocketRef) -> Option<SessionRef> {
-        let here = (socket.shard == self.shard).then_some(socket.key)?;
-        Some(SessionRef { shard: self.shard, key: self.hub.session_of(here)? })
+        let key = self.hub.session_of(self.key_here(socket)?)?;
+        Some(SessionRef { shard: self.shard, key })
+    }
+
+    /// What the client calls the event that [`Handler::on_event`] is being called for, where its
+    /// namespace has an `event-id`. No other event of this socket has the same.
+    pub fn event_id(&self) -> Option<&str> {
+        self.event_id.as_deref()
     }
 
     /// The rooms that a socket of this shard has joined, its own not among them.
     pub fn rooms(&self, socket: SocketRef) -> impl Iterator<Item = &str> {
-        let here = (socket.shard == self.shard).then_some(socket.key);
+        let here = self.key_here(socket);
         here.into_iter().flat_map(|key| self.hub.rooms_of(key))
     }
 
     /// The socket of this shard with this Socket.IO sid.
     pub fn find_socket(&self, id: Sid) -> Option<SocketRef> {
-        let key = self.hub.find_socket(id)?;
-        Some(SocketRef { shard: self.shard, key })
+        Some(self.socket_ref(self.hub.find_socket(id)?))
     }
 
     /// Counts somebody who was refused because of a limit that the application keeps, and lets the
@@ -461,11 +552,41 @@ impl Context<'_> {
         Handle { process: Arc::clone(self.process), home: self.shard }
     }
 
-    fn command(&mut self, shard: u8, command: Command) {
+    /// What a socket of this shard's hub is called everywhere.
+    pub(crate) fn socket_ref(&self, key: SocketKey) -> SocketRef {
+        SocketRef::of(self.hub, key)
+    }
+
+    /// The key that this shard's hub has for a socket.
+    fn key_here(&self, socket: SocketRef) -> Option<SocketKey> {
+        match self.whereabouts(socket) {
+            Whereabouts::Here(key) => Some(key),
+            Whereabouts::There(_) | Whereabouts::Moving(_) | Whereabouts::Gone => None,
+        }
+    }
+
+    fn whereabouts(&self, socket: SocketRef) -> Whereabouts {
+        self.hub.whereabouts(socket.shard, socket.key)
+    }
+
+    fn command(&mut self, socket: SocketRef, command: Command) {
+        let errand = Errand::Command { born: socket.shard, command };
+        self.desk.wishes.push_back(Wish::For(errand));
+    }
+
+    fn answer(&mut self, (shard, answer): (u8, Answer)) {
         self.desk.wishes.push_back(if shard == self.shard {
+            Wish::Answer(answer)
+        } else {
+            Wish::There(shard, Message::Answer(answer))
+        });
+    }
+
+    fn session_command(&mut self, session: SessionRef, command: Command) {
+        self.desk.wishes.push_back(if session.shard == self.shard {
             Wish::Here(command)
         } else {
-            Wish::There(shard, Message::Command(command))
+            Wish::There(session.shard, Message::Command(command))
         });
     }
 }
@@ -483,8 +604,8 @@ impl Handle {
 
     /// Lets a client in.
     pub fn accept(&self, request: ConnectRequest) -> SocketRef {
-        let (socket, accept) = request.accepted();
-        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Command(accept));
+        let socket = request.socket;
+        self.answer(request.accept());
         socket
     }
 
@@ -496,12 +617,12 @@ impl Handle {
         rooms: impl IntoIterator<Item = R>,
         data: Option<SocketData>,
     ) -> SocketRef {
-        let socket = request.socket;
+        let (socket, shard) = (request.socket, request.session.shard);
         let rooms: Vec<ByteString> = rooms.into_iter().map(Into::into).collect();
         let task: Task = Box::new(move |cx| {
             cx.accept_with(request, rooms, data);
         });
-        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Task(task));
+        self.process.shards[usize::from(shard)].mailbox.push(Message::Task(task));
         socket
     }
 
@@ -512,9 +633,12 @@ impl Handle {
         message: impl Into<String>,
         data: Option<ByteString>,
     ) {
-        let socket = request.take();
-        let command = Command::Refuse { socket: socket.key, message: message.into(), data };
-        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Command(command));
+        self.answer(request.refuse(message.into(), data));
+    }
+
+    /// Looks for the socket of a client by its name, as [`Context::claim`].
+    pub fn claim(&self, request: ConnectRequest, name: impl Into<ByteString>) {
+        self.answer(request.claim(name.into()));
     }
 
     /// Runs code on the shard of a socket, between two reads of its sockets: what it asks of its
@@ -524,7 +648,8 @@ impl Handle {
     /// Always taken, so that an answer cannot get lost: whoever calls it bounds how much it has under
     /// way. Only a server that has stopped drops it.
     pub fn run(&self, socket: SocketRef, task: impl FnOnce(&mut Context<'_>) + Send + 'static) {
-        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Task(Box::new(task)));
+        let errand = Errand::Task { socket, task: Box::new(task) };
+        self.process.shards[usize::from(socket.shard)].mailbox.push(Message::Errand(errand));
     }
 
     /// Has something done on the shard of a socket, with all that a handler can do there.
@@ -533,13 +658,13 @@ impl Handle {
         socket: SocketRef,
         doing: impl FnOnce(&mut Context<'_>) + Send + 'static,
     ) -> Result<(), Busy> {
-        self.run_on(socket.shard, Box::new(doing))
+        self.errand(socket.shard, Errand::Task { socket, task: Box::new(doing) })
     }
 
     /// Sends an event to one socket.
     pub fn emit(&self, socket: SocketRef, args: Args) -> Result<(), Busy> {
         let command = Command::Emit { socket: socket.key, args, ack: None, volatile: false };
-        self.command(socket.shard, command)
+        self.command(socket, command)
     }
 
     /// Sends an event to one socket and asks for an ack. `done` is called once, on the socket's
@@ -551,19 +676,22 @@ impl Handle {
         timeout: Duration,
         done: impl FnOnce(&mut Context<'_>, Result<Args, AckError>) + Send + 'static,
     ) -> Result<(), Busy> {
-        self.run_on(socket.shard, Box::new(move |cx| cx.emit_with_ack(socket, args, timeout, done)))
+        self.call(socket, move |cx| cx.emit_with_ack(socket, args, timeout, done))
     }
 
     /// Answers an event.
     pub fn ack(&self, ack: Ack, args: Args) -> Result<(), Busy> {
         let Ack { socket, id } = ack;
-        self.command(socket.shard, Command::Ack { socket: socket.key, id, args })
+        self.command(socket, Command::Ack { socket: socket.key, id, args })
     }
 
     /// Sends an event to many sockets, on all shards. At each of them it comes after what this
-    /// thread asked for before.
+    /// thread asked for before, but for sockets whose clients have come back to another shard: what
+    /// was sent to one of those alone takes a longer way.
     pub fn broadcast(&self, broadcast: Broadcast) -> Result<(), Busy> {
-        self.to_all(|| Message::Forwarded(broadcast.0.clone()))
+        self.to_all(|origin| {
+            Message::Forwarded(wall::Broadcast { origin: Some(origin), ..broadcast.0.clone() })
+        })
     }
 
     /// Sends an event to many sockets. `done` is called once all shards have said how many they
@@ -578,42 +706,42 @@ impl Handle {
 
     /// Puts a socket into a room.
     pub fn join(&self, socket: SocketRef, room: impl Into<ByteString>) -> Result<(), Busy> {
-        self.command(socket.shard, Command::Join { socket: socket.key, room: room.into() })
+        self.command(socket, Command::Join { socket: socket.key, room: room.into() })
     }
 
     /// Takes a socket out of a room.
     pub fn leave(&self, socket: SocketRef, room: impl Into<ByteString>) -> Result<(), Busy> {
-        self.command(socket.shard, Command::Leave { socket: socket.key, room: room.into() })
+        self.command(socket, Command::Leave { socket: socket.key, room: room.into() })
     }
 
     /// Keeps data with a socket, as [`Context::set_data`].
     pub fn set_data(&self, socket: SocketRef, data: Option<SocketData>) -> Result<(), Busy> {
-        self.command(socket.shard, Command::SetData { socket: socket.key, data })
+        self.command(socket, Command::SetData { socket: socket.key, data })
     }
 
     /// Sends a socket away after some time, as [`Context::expire`].
     pub fn expire(&self, socket: SocketRef, after: Duration, code: ErrorCode) -> Result<(), Busy> {
-        self.command(socket.shard, Command::Expire { socket: socket.key, after, code })
+        self.command(socket, Command::Expire { socket: socket.key, after, code })
     }
 
     /// Removes a socket from its namespace.
     pub fn disconnect(&self, socket: SocketRef) -> Result<(), Busy> {
-        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: false })
+        self.command(socket, Command::Disconnect { socket: socket.key, close: false })
     }
 
     /// Closes the whole session of a socket.
     pub fn close_socket(&self, socket: SocketRef) -> Result<(), Busy> {
-        self.command(socket.shard, Command::Disconnect { socket: socket.key, close: true })
+        self.command(socket, Command::Disconnect { socket: socket.key, close: true })
     }
 
     /// Engine.IO alone: sends a message.
     pub fn send(&self, session: SessionRef, message: Payload) -> Result<(), Busy> {
-        self.command(session.shard, Command::Send { session: session.key, message })
+        self.session_command(session, Command::Send { session: session.key, message })
     }
 
     /// Engine.IO alone: closes a session.
     pub fn close_session(&self, session: SessionRef) -> Result<(), Busy> {
-        self.command(session.shard, Command::Close { session: session.key })
+        self.session_command(session, Command::Close { session: session.key })
     }
 
     /// Replaces what may change while the server runs by what a freshly described builder says:
@@ -673,21 +801,41 @@ impl Handle {
         Stats::gather(&self.process, &shards)
     }
 
-    fn command(&self, shard: u8, command: Command) -> Result<(), Busy> {
+    fn command(&self, socket: SocketRef, command: Command) -> Result<(), Busy> {
+        self.errand(socket.shard, Errand::Command { born: socket.shard, command })
+    }
+
+    fn errand(&self, shard: u8, errand: Errand) -> Result<(), Busy> {
         let mailbox = &self.process.shards[usize::from(shard)].mailbox;
+        mailbox.push_outer(Message::Errand(errand), limit::MAILBOX_MAX)
+    }
+
+    fn session_command(&self, session: SessionRef, command: Command) -> Result<(), Busy> {
+        let mailbox = &self.process.shards[usize::from(session.shard)].mailbox;
         mailbox.push_outer(Message::Command(command), limit::MAILBOX_MAX)
     }
 
+    fn answer(&self, (shard, answer): (u8, Answer)) {
+        self.process.shards[usize::from(shard)].mailbox.push(Message::Answer(answer));
+    }
+
     /// Hands each shard its share of a broadcast.
-    pub(crate) fn to_all(&self, mut share: impl FnMut() -> Message) -> Result<(), Busy> {
+    pub(crate) fn to_all(
+        &self,
+        mut share: impl FnMut(BroadcastOrigin) -> Message,
+    ) -> Result<(), Busy> {
         let shards = &self.process.shards;
+        // Held to the end, so that all shards hear of broadcasts in the same order.
+        let mut broadcasts = self.process.lock_broadcasts();
         if shards.iter().any(|port| port.mailbox.is_full(limit::MAILBOX_MAX)) {
             return Err(Busy);
         }
+        *broadcasts += 1;
+        let origin = BroadcastOrigin { shard: shards.len() as u8, number: *broadcasts };
         for port in shards {
             // Another thread may have taken the last place meanwhile; a broadcast that reached
             // some shards reaches all.
-            port.mailbox.push_outer(share(), usize::MAX)?;
+            port.mailbox.push_outer(share(origin), usize::MAX)?;
         }
         self.process.counters.on_broadcast();
         Ok(())
@@ -706,15 +854,19 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Desk {
-    pub(crate) fn new(entropy: Entropy) -> Self {
+    pub(crate) fn new(mut entropy: Entropy) -> Self {
+        // Not from zero: a client may answer what the process before this one asked of it.
+        let [a, b, c, d, e, f] = entropy.bytes();
         Self {
+            next_token: u64::from_be_bytes([0, 0, a, b, c, d, e, f]),
             wishes: VecDeque::new(),
             acks: HashMap::new(),
+            claimed: HashSet::new(),
+            parked: Parked::default(),
             reports: HashMap::new(),
             shares: Shares::default(),
             entropy,
             packet_logs: PacketLogs::default(),
-            next_token: 0,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What operators ask of a running server: who is here, and that somebody be sent away.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bowline_proto::{
     Sid, SocketKey,
@@ -9,7 +9,7 @@ use bowline_proto::{
 use bytestring::ByteString;
 
 use crate::{
-    handler::{Context, Handle, SocketRef, Wish},
+    handler::{Context, Handle, Wish},
     limit,
     mailbox::Message,
     packet_log::PacketLogError,
@@ -47,14 +47,16 @@ pub struct SocketInfo {
     pub rooms: Vec<String>,
     /// How many rooms it has joined.
     pub rooms_total: usize,
-    /// What serves its session: `polling` or `websocket`.
-    pub transport: &'static str,
-    /// The revision of Engine.IO its client speaks: 3 or 4.
-    pub protocol: u8,
-    /// The address of its client.
+    /// How long ago its client lost its session, if it has not come back yet.
+    pub away: Option<Duration>,
+    /// What serves its session: `polling` or `websocket`. `None` while it is away.
+    pub transport: Option<&'static str>,
+    /// The revision of Engine.IO its client speaks: 3 or 4. `None` while it is away.
+    pub protocol: Option<u8>,
+    /// The address of its client. `None` while it is away.
     pub address: Option<IpAddr>,
-    /// How long ago its session was opened.
-    pub age: Duration,
+    /// How long ago its session was opened. `None` while it is away.
+    pub age: Option<Duration>,
     /// Whether the packets of its session are logged.
     pub packet_log: bool,
 }
@@ -168,7 +170,7 @@ impl Handle {
     }
 
     /// Writes every packet of the session of the socket with this Socket.IO sid to the log, for so
-    /// long (at most a day), or no longer: events of [`tracing`] with the target `packets`, at level
+    /// long (at most a day), or no longer; after its client was away, every one of the next session: events of [`tracing`] with the target `packets`, at level
     /// `info`, with `sid`, `direction`, `bytes` and the first 200 characters of a text `packet`.
     /// What a client presents in CONNECT is left out; what it says in events is not.
     ///
@@ -180,11 +182,15 @@ impl Handle {
         sid: Sid,
         on_for: Option<Duration>,
     ) -> Result<(), PacketLogError> {
+        self.process.packet_logs.store(true, Relaxed);
         let asked = move |cx: &mut Context<'_>| {
             let now = cx.process.clock.now();
-            cx.desk.packet_logs.set(now, cx.hub, sid, on_for)
+            match cx.desk.packet_logs.set(now, cx.hub, sid, on_for) {
+                Err(PacketLogError::UnknownSocket) => None,
+                result => Some(result),
+            }
         };
-        self.ask_one(sid.shard(), asked).await.unwrap_or(Err(PacketLogError::UnknownSocket))
+        self.ask_for(sid, asked).await.unwrap_or(Err(PacketLogError::UnknownSocket))
     }
 
     /// Asks every shard. One that has stopped says nothing.
@@ -203,7 +209,20 @@ impl Handle {
         answers
     }
 
-    pub(crate) async fn ask_one<T: Send + 'static>(
+    /// Asks the shards for the socket with this Socket.IO sid: first the one where it was born, which
+    /// most often still has it.
+    pub(crate) async fn ask_for<T: Send + 'static>(
+        &self,
+        sid: Sid,
+        question: impl Fn(&mut Context<'_>) -> Option<T> + Clone + Send + 'static,
+    ) -> Option<T> {
+        if let Some(answer) = self.ask_one(sid.shard(), question.clone()).await.flatten() {
+            return Some(answer);
+        }
+        self.ask(question).await.into_iter().flatten().next()
+    }
+
+    async fn ask_one<T: Send + 'static>(
         &self,
         shard: u8,
         question: impl FnOnce(&mut Context<'_>) -> T + Send + 'static,
@@ -230,11 +249,24 @@ impl Handle {
     }
 }
 
+/// A socket is back: if its packets were logged on another shard, they are from now on logged here.
+pub(crate) fn follow(cx: &mut Context<'_>, socket: Sid) {
+    let here = cx.shard;
+    for peer in (0..cx.process.shards.len() as u8).filter(|peer| *peer != here) {
+        let task = Message::Task(Box::new(move |cx| {
+            let Some(until) = cx.desk.packet_logs.give(socket) else { return };
+            let take = Message::Task(Box::new(move |cx| cx.desk.packet_logs.take(socket, until)));
+            cx.desk.wishes.push_back(Wish::There(here, take));
+        }));
+        cx.desk.wishes.push_back(Wish::There(peer, task));
+    }
+}
+
 /// Sends sockets away, so many in a turn that nobody else waits long.
 fn dismiss(cx: &mut Context<'_>, mut sockets: Vec<SocketKey>, close: bool) {
     let rest = sockets.split_off(sockets.len().min(limit::DISMISSED_PER_TURN));
     for key in sockets {
-        let socket = SocketRef { shard: cx.shard, key };
+        let socket = cx.socket_ref(key);
         match close {
             true => cx.close_socket(socket),
             false => cx.disconnect(socket),
@@ -248,22 +280,24 @@ fn dismiss(cx: &mut Context<'_>, mut sockets: Vec<SocketKey>, close: bool) {
 
 fn describe(cx: &Context<'_>, key: SocketKey) -> Option<SocketInfo> {
     let socket = cx.hub.socket(key)?;
-    let session = cx.hub.session(socket.session)?;
+    let now = cx.process.clock.now();
+    let session = cx.hub.session(socket.session);
     Some(SocketInfo {
         sid: socket.id,
         namespace: socket.namespace.clone(),
         rooms: cx.hub.rooms_of(key).take(limit::LISTED_ROOMS).map(str::to_owned).collect(),
         rooms_total: cx.hub.rooms_of(key).count(),
-        transport: match session.transport {
+        away: cx.hub.away_since(key).map(|since| now - since),
+        transport: session.map(|session| match session.transport {
             TransportName::Polling => "polling",
             TransportName::WebSocket => "websocket",
-        },
-        protocol: match session.version {
+        }),
+        protocol: session.map(|session| match session.version {
             Version::V3 => 3,
             Version::V4 => 4,
-        },
-        address: session.address,
-        age: cx.process.clock.now() - session.opened,
-        packet_log: cx.desk.packet_logs.has(socket.session),
+        }),
+        address: session.and_then(|session| session.address),
+        age: session.map(|session| now - session.opened),
+        packet_log: cx.desk.packet_logs.has(&socket),
     })
 }

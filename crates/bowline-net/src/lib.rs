@@ -45,9 +45,12 @@ mod builder;
 mod clock;
 mod components;
 mod connection;
+mod continuity;
 mod cors;
 mod echo;
+mod ending;
 mod entropy;
+mod errand;
 mod exchange;
 mod forwarded;
 mod gather;
@@ -70,17 +73,22 @@ mod proxy_protocol;
 mod refusal;
 mod relay;
 mod routes;
+mod saved;
 mod server;
 mod settings;
 mod shard;
 mod stats;
+mod story;
 mod stream;
 mod tls;
 mod transport;
 
 pub use bowline_proto::{
     Sid,
-    hub::{Histogram, Measured, SocketView, Stats as HubStats},
+    hub::{
+        EventIdPath, Happened, Histogram, InvalidEventIdPath, Keeping, LogView, Measured, OnDoubt,
+        SessionKeySource, SocketView, Stamp, Stats as HubStats,
+    },
     limit::{LimitKey, Limits as SessionLimits},
     socketio,
     wall::{AckError, DisconnectReason, ErrorCode, Handshake, SocketData, TooMuchData},
@@ -90,6 +98,7 @@ pub use bowline_proto::{
 pub use admin::{AdminAnswer, AdminService};
 pub use builder::{BindError, Builder, listen};
 pub use components::{ComponentError, ComponentState, ComponentView, Progress, Readiness};
+pub use continuity::Continuity;
 pub use echo::Echo;
 pub use gather::Gathered;
 pub use handler::{
@@ -106,4 +115,5 @@ pub use refusal::Refusal;
 pub use relay::Relay;
 pub use server::{RunError, Server};
 pub use stats::{AcceptError, Stats, WebSocketEnd};
+pub use story::StoryLine;
 pub use tls::{CertificateView, Tls, TlsError, TlsOutcome};

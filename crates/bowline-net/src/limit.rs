@@ -164,6 +164,10 @@ pub(crate) const DRAINED_PER_SECOND: u64 = 1_000;
 /// How long connections may take, after the last session of a drain is closed, to hear of it.
 pub(crate) const DRAIN_TAIL: Duration = Duration::from_secs(3);
 
+/// How long the shards of a server that saves its state may take to come to rest after all sessions are
+/// closed. They have nothing to do but what is in their mailboxes.
+pub(crate) const SEALED: Duration = Duration::from_secs(3);
+
 /// Bytes of the name of a component: it is a label of metrics.
 pub(crate) const COMPONENT_NAME_BYTES: usize = 100;
 
@@ -212,6 +216,14 @@ pub(crate) const MOVES_PER_TURN: usize = 1_000;
 /// Bytes of the acks that are gathered from the receivers of one broadcast.
 pub(crate) const GATHERED_BYTES: usize = 16 * 1024 * 1024;
 
+/// Commands for sockets that are on their way from one shard to another, which wait at a shard until
+/// they have arrived: that takes less than a turn of each.
+pub(crate) const PARKED: usize = MAILBOX_MAX;
+
+/// Sockets of a shard whose names are being looked up before those among them are forgotten that have
+/// gone.
+pub(crate) const CLAIMED: usize = 1024;
+
 /// Broadcasts that wait for somebody to receive them.
 pub(crate) const HELD: usize = 1_000;
 
@@ -223,6 +235,10 @@ pub(crate) const LISTED_ROOMS: usize = 100;
 
 /// Sessions of one shard whose packets may be logged: each packet is compared with all of them.
 pub(crate) const PACKET_LOGS: usize = 64;
+
+/// How long a socket whose packets are logged is waited for when it is not on its shard any more: if it
+/// is on another one, that says so at once.
+pub(crate) const PACKET_LOG_MISSING: Duration = Duration::from_secs(1);
 
 /// How long packets are logged at most: a log that was forgotten ends by itself.
 pub(crate) const PACKET_LOG_MAX: Duration = Duration::from_secs(24 * 3600);

@@ -10,8 +10,9 @@ use std::{
 use bowline_proto::{
     Command, ExchangeId, Sid,
     engineio::{SessionRequest, TransportName, Version},
-    hub,
-    wall::{Broadcast, Handshake, PostBody},
+    hub::{self, Peer, Snapshot},
+    socketio::Args,
+    wall::{AckError, Broadcast, Handshake, PostBody},
 };
 use bytes::Bytes;
 use rustls::ServerConnection;
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     admission::{AddressSeat, Permit},
+    errand::{Answer, Errand},
     exchange::Reply,
     handler::Context,
     idle_cut::End,
@@ -56,10 +58,20 @@ pub(crate) enum Message {
     Forwarded(Broadcast),
     /// How many receivers a shard found for a broadcast of this one.
     Reached { report: u64, receivers: usize },
+    /// Whether a client is let in.
+    Answer(Answer),
+    /// What is to be done for a socket, which may have gone on to another shard.
+    Errand(Errand),
     /// What a handler wants done.
     Command(Command),
     /// What a handler wants done on this shard.
     Task(Task),
+    /// What the hub of another shard tells that of this one.
+    Heard(Box<Peer>),
+    /// An ack that this shard asked for came to another one, where its socket is now.
+    Acked { id: Option<Sid>, token: u64, result: Result<Args, AckError> },
+    /// What an earlier process has saved for this shard; `None` if nothing of it is left.
+    Restore(Option<Box<Snapshot>>),
     /// Somebody wants to know the counters.
     Stats(oneshot::Sender<ShardStats>),
     /// The configuration has changed.
@@ -96,6 +108,8 @@ pub(crate) enum Entry {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ShardStats {
     pub(crate) hub: hub::Stats,
+    pub(crate) log: hub::LogView,
+    pub(crate) away: usize,
     pub(crate) polling: usize,
     pub(crate) websocket: usize,
     pub(crate) requests_waiting: usize,
@@ -122,6 +136,10 @@ struct Queues {
     waker: Option<Waker>,
     /// The shard is to look around, though there may be no message.
     nudged: bool,
+    /// How many messages were taken since the start.
+    taken: u64,
+    /// The server has stopped: threads are told that nothing is done any more.
+    sealed: bool,
     /// Shards to wake when `inner` was taken.
     waiting: Vec<u8>,
     /// The shard has ended: messages are dropped, and whoever waits for an answer hears that.
@@ -151,6 +169,7 @@ impl Mailbox {
             return 0;
         }
         queues.inner.push_back(message);
+        queues.taken += 1;
         let waiting = queues.inner.len();
         let waker = queues.waker.take();
         drop(queues);
@@ -163,18 +182,29 @@ impl Mailbox {
     /// Takes a message from another thread unless `max` wait already.
     pub(crate) fn push_outer(&self, message: Message, max: usize) -> Result<(), Busy> {
         let mut queues = self.lock();
-        if queues.closed || queues.outer.len() >= max {
+        if queues.closed || queues.sealed || queues.outer.len() >= max {
             drop(queues);
             drop(message);
             return Err(Busy);
         }
         queues.outer.push_back(message);
+        queues.taken += 1;
         let waker = queues.waker.take();
         drop(queues);
         if let Some(waker) = waker {
             waker.wake();
         }
         Ok(())
+    }
+
+    /// Takes no more from other threads.
+    pub(crate) fn seal(&self) {
+        self.lock().sealed = true;
+    }
+
+    /// How many messages were taken since the start.
+    pub(crate) fn taken(&self) -> u64 {
+        self.lock().taken
     }
 
     /// The shard has ended. Names the shards that waited for it.
@@ -188,9 +218,10 @@ impl Mailbox {
         waiting
     }
 
-    /// Whether `max` messages of other threads wait.
+    /// Whether `max` messages of other threads wait, or none is taken any more.
     pub(crate) fn is_full(&self, max: usize) -> bool {
-        self.lock().outer.len() >= max
+        let queues = self.lock();
+        queues.sealed || queues.outer.len() >= max
     }
 
     /// Moves what waits into the shard's hands, the outer queue only if it is wanted, and names

@@ -25,11 +25,9 @@ impl Handle {
     /// The socket in `namespace` with this Socket.IO sid.
     pub async fn socket_by_sid(&self, namespace: &str, sid: Sid) -> Option<SocketRef> {
         let namespace = namespace.to_owned();
-        let asked = move |cx: &mut Context<'_>| {
-            let key = by_sid(cx.hub, &namespace, sid)?;
-            Some(SocketRef { shard: cx.shard, key })
-        };
-        self.ask_one(sid.shard(), asked).await.flatten()
+        let asked =
+            move |cx: &mut Context<'_>| Some(cx.socket_ref(by_sid(cx.hub, &namespace, sid)?));
+        self.ask_for(sid, asked).await
     }
 
     /// Puts sockets of `namespace` into rooms and says how many sockets those were. What is sent to
@@ -103,7 +101,7 @@ fn carry_on(cx: &mut Context<'_>, mut change: Move) {
     let rooms = change.rooms.len().max(1);
     let left = change.sockets.len().saturating_sub((limit::MOVES_PER_TURN / rooms).max(1));
     for key in change.sockets.split_off(left) {
-        let socket = SocketRef { shard: cx.shard, key };
+        let socket = cx.socket_ref(key);
         for room in &change.rooms {
             match change.into {
                 true => cx.join(socket, room.clone()),

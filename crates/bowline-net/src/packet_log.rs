@@ -7,6 +7,7 @@ use std::time::Duration;
 use bowline_proto::{
     Hub, SessionKey, Sid, Time, TransportId,
     engineio::payload,
+    hub::SocketView,
     wall::PollBody,
     websocket::{Message as Payload, OpCode},
 };
@@ -42,8 +43,12 @@ pub(crate) struct PacketLogs(Vec<Watched>);
 struct Watched {
     /// The Socket.IO sid it was asked for by.
     socket: Sid,
+    /// Nobody's while the socket is away.
     session: SessionKey,
     until: Time,
+    /// Since when the socket is not on this shard: it has gone, or its client came back to another one,
+    /// which is about to say so.
+    missing: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +63,24 @@ impl PacketLogs {
         !self.0.is_empty()
     }
 
-    /// Whether the session of this socket is logged.
-    pub(crate) fn has(&self, session: SessionKey) -> bool {
-        self.0.iter().any(|watched| watched.session == session)
+    /// Whether the session of this socket is logged, or will be once it has one again.
+    pub(crate) fn has(&self, socket: &SocketView<'_>) -> bool {
+        self.0.iter().any(|watched| {
+            watched.socket == socket.id || (!socket.away && watched.session == socket.session)
+        })
+    }
+
+    /// Gives up a socket that is on another shard now, and says how long it is to be logged.
+    pub(crate) fn give(&mut self, socket: Sid) -> Option<Time> {
+        let at = self.0.iter().position(|watched| watched.socket == socket)?;
+        Some(self.0.swap_remove(at).until)
+    }
+
+    /// Takes on a socket that came from another shard.
+    pub(crate) fn take(&mut self, socket: Sid, until: Time) {
+        if self.0.len() < limit::PACKET_LOGS {
+            self.0.push(Watched { socket, session: SessionKey::default(), until, missing: None });
+        }
     }
 
     /// Logs the packets of a socket's session for some time, or no longer.
@@ -73,8 +93,12 @@ impl PacketLogs {
     ) -> Result<(), PacketLogError> {
         self.prune(now, hub);
         let view = hub.find_socket(socket).and_then(|key| hub.socket(key));
-        let session = view.ok_or(PacketLogError::UnknownSocket)?.session;
-        let known = self.0.iter().position(|watched| watched.session == session);
+        let view = view.ok_or(PacketLogError::UnknownSocket)?;
+        let session = view.session;
+        let known = self.0.iter().position(|watched| match view.away {
+            true => watched.socket == socket,
+            false => watched.session == session,
+        });
         match (on_for, known) {
             (None, None) => {}
             (None, Some(at)) => {
@@ -88,7 +112,7 @@ impl PacketLogs {
                 let until = now + on_for.min(limit::PACKET_LOG_MAX);
                 match known {
                     Some(at) => self.0[at].until = until,
-                    None => self.0.push(Watched { socket, session, until }),
+                    None => self.0.push(Watched { socket, session, until, missing: None }),
                 }
                 let seconds = on_for.min(limit::PACKET_LOG_MAX).as_secs();
                 tracing::info!(target: TARGET, sid = %socket, seconds, "packets are logged");
@@ -190,10 +214,17 @@ impl PacketLogs {
         Some((watched.socket, hub.session(key)?))
     }
 
-    /// Drops those whose time is over or whose session is.
+    /// Drops those whose time is over, and those that have gone with their session. A socket that was
+    /// kept goes on in its next one.
     fn prune(&mut self, now: Time, hub: &Hub) {
-        self.0.retain(|watched| {
-            let goes_on = now < watched.until && hub.session(watched.session).is_some();
+        self.0.retain_mut(|watched| {
+            if hub.session(watched.session).is_none() {
+                let view = hub.find_socket(watched.socket).and_then(|key| hub.socket(key));
+                watched.session = view.map(|view| view.session).unwrap_or_default();
+                watched.missing = if view.is_some() { None } else { watched.missing.or(Some(now)) };
+            }
+            let gone = watched.missing.is_some_and(|since| now - since > limit::PACKET_LOG_MISSING);
+            let goes_on = now < watched.until && !gone;
             if !goes_on {
                 tracing::info!(target: TARGET, sid = %watched.socket, "packets are logged no longer");
             }

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -16,6 +16,8 @@ use crate::{
     builder::{BindError, Builder, Described, Parts, Started},
     clock::Clock,
     components::Components,
+    continuity::Identity,
+    ending::Ending,
     hold::Holds,
     mailbox::{Mailbox, Message},
     probe::Prober,
@@ -43,6 +45,12 @@ pub(crate) struct Process {
     pub(crate) prober: Prober,
     /// Where probes connect: the first public address.
     pub(crate) public: SocketAddr,
+    /// Whether the packets of any session were ever logged.
+    pub(crate) packet_logs: AtomicBool,
+    pub(crate) ending: Ending,
+    identity: OnceLock<Identity>,
+    /// How many broadcasts came from threads.
+    broadcasts: Mutex<u64>,
     draining: AtomicBool,
 }
 
@@ -57,13 +65,13 @@ pub(crate) struct Port {
 impl Process {
     pub(crate) fn new(described: Described, builder: Parts, shards: usize, clock: Clock) -> Self {
         // The certificate was read before anything was bound.
-        let Described { settings, hub, handlers, tls: _ } = described;
+        let Described { settings, hub, continuity, handlers, tls: _ } = described;
         let hub = bowline_proto::hub::Config { shards: shards as u8, ..hub };
         Self {
             clock,
             admission: Admission::new(&settings.limits),
             settings: ArcSwap::from_pointee(settings),
-            plan: Mutex::new(Plan::new(hub, handlers)),
+            plan: Mutex::new(Plan::new(hub, continuity, handlers)),
             admin_service: builder.admin_service,
             shards: (0..shards).map(|_| Port::default()).collect(),
             counters: Counters::default(),
@@ -74,6 +82,10 @@ impl Process {
             started: builder.started,
             prober: Prober::default(),
             public: builder.public,
+            packet_logs: AtomicBool::new(false),
+            ending: Ending::new(builder.state_file, shards),
+            identity: OnceLock::new(),
+            broadcasts: Mutex::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -95,12 +107,12 @@ impl Process {
 
     /// Replaces what may change while the server runs.
     pub(crate) fn reconfigure(&self, builder: Builder) -> Result<(), BindError> {
-        let Described { mut settings, hub, handlers, tls } = builder.describe()?;
+        let Described { mut settings, hub, continuity, handlers, tls } = builder.describe()?;
         // Before anything is locked: whoever wants figures does not wait for a disk that hangs.
         let certificate = Fresh::read(tls).map_err(BindError::Tls)?;
         // Held to the end, so that of two changes all shards hear in the same order.
         let mut plan = self.lock_plan();
-        let next = plan.changed(hub, handlers)?;
+        let next = plan.changed(hub, continuity, handlers)?;
         self.certificates.put(certificate);
         settings.engine.follow(&self.settings().engine);
         self.admission.reconfigure(&settings.limits);
@@ -110,6 +122,23 @@ impl Process {
             port.mailbox.push(Message::Configure(Box::new(plan.clone())));
         }
         Ok(())
+    }
+
+    /// What this process is to clients that come back. Known before the first shard starts.
+    pub(crate) fn identity(&self) -> &Identity {
+        self.identity.get_or_init(Identity::draw)
+    }
+
+    /// Goes on as the process before it.
+    pub(crate) fn adopt(&self, identity: Identity) {
+        // Only said before anybody has asked.
+        let _ = self.identity.set(identity);
+    }
+
+    /// The number of the last broadcast that came from a thread. Whoever holds this is the only one
+    /// that has shards told of one.
+    pub(crate) fn lock_broadcasts(&self) -> MutexGuard<'_, u64> {
+        self.broadcasts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_plan(&self) -> MutexGuard<'_, Plan> {

@@ -17,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    accept::Local, admission::Door, builder::Builder, handler::Handle, mailbox::Message,
-    process::Process, shard::Shard,
+    accept::Local, admission::Door, builder::Builder, continuity, handler::Handle,
+    mailbox::Message, process::Process, shard::Shard,
 };
 
 /// A server whose addresses are bound.
@@ -137,6 +137,7 @@ impl Server {
 
     /// Starts a thread for each shard.
     fn start(self) -> Result<Vec<Running>, RunError> {
+        let saved = continuity::find(&self.process);
         let mut shards = Vec::new();
         for index in 0..self.process.shards.len() as u8 {
             let mut listeners = Vec::new();
@@ -154,6 +155,13 @@ impl Server {
                 })
                 .map_err(RunError::Start)?;
             shards.push(Running { end, over: false });
+        }
+        if let Some(saved) = saved {
+            let process = Arc::clone(&self.process);
+            thread::Builder::new()
+                .name("restore".to_owned())
+                .spawn(move || continuity::restore(&process, saved))
+                .map_err(RunError::Start)?;
         }
         self.process.components.start();
         let certificates = Arc::clone(&self.process.certificates);
@@ -223,6 +231,8 @@ impl Drop for CloseOnDrop {
         for peer in shards[usize::from(self.shard)].mailbox.close() {
             shards[usize::from(peer)].mailbox.wake();
         }
+        // If it has failed, the others must not wait for it at their end.
+        self.process.ending.cut_short(&self.process);
     }
 }
 
@@ -240,16 +250,18 @@ fn serve(
         .map_err(RunError::Start)?;
     runtime.block_on(async {
         let local = Local::new(index, Arc::clone(&process));
-        let shard = Shard::new(index, process, local.clone()).map_err(RunError::Start)?;
+        let shard =
+            Shard::new(index, Arc::clone(&process), local.clone()).map_err(RunError::Start)?;
         for (door, listener) in listeners {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(RunError::Start)?;
             local.accept(listener, door);
         }
         // As a task of its own it is woken by its neighbours without a system call.
         let running = tokio::task::spawn_local(shard.run());
-        match running.await {
-            Ok(result) => result.map_err(RunError::Shard),
-            Err(_) => Err(RunError::Panicked),
+        let ended = running.await.map_err(|_| RunError::Panicked)?;
+        if let Some(snapshot) = ended.map_err(RunError::Shard)? {
+            continuity::save(&process, index, snapshot);
         }
+        Ok(())
     })
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     builder::{BindError, Engine},
+    continuity::{Continuity, Identity},
     forwarded::Proxies,
     handler::{EngineHandler, Handler},
     limit::Limits,
@@ -29,6 +30,7 @@ pub(crate) struct Settings {
 #[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) hub: hub::Config,
+    pub(crate) continuity: Continuity,
     pub(crate) handlers: Arc<Handlers>,
     /// The pattern each handler was given for, by its index. It keeps that index for as long as
     /// the process lives: a namespace may outlast its rule.
@@ -42,9 +44,9 @@ pub(crate) struct Handlers {
 }
 
 impl Plan {
-    pub(crate) fn new(hub: hub::Config, handlers: Handlers) -> Self {
+    pub(crate) fn new(hub: hub::Config, continuity: Continuity, handlers: Handlers) -> Self {
         let patterns = hub.namespaces.iter().map(|rule| rule.pattern.clone()).collect();
-        Self { hub, handlers: Arc::new(handlers), patterns }
+        Self { hub, continuity, handlers: Arc::new(handlers), patterns }
     }
 
     /// The plan after a change. What a running process cannot change stays as it was.
@@ -52,7 +54,12 @@ impl Plan {
     /// # Errors
     ///
     /// [`BindError::Invalid`] if more namespaces were named since the start than can be told apart.
-    pub(crate) fn changed(&self, mut hub: hub::Config, new: Handlers) -> Result<Self, BindError> {
+    pub(crate) fn changed(
+        &self,
+        mut hub: hub::Config,
+        continuity: Continuity,
+        new: Handlers,
+    ) -> Result<Self, BindError> {
         hub.protocol = self.hub.protocol;
         hub.shards = self.hub.shards;
         let mut namespaces = self.handlers.namespaces.clone();
@@ -84,6 +91,13 @@ impl Plan {
         }
         hub.namespaces = rules;
         let engine = new.engine.or_else(|| self.handlers.engine.clone());
-        Ok(Self { hub, handlers: Arc::new(Handlers { namespaces, engine }), patterns })
+        let handlers = Arc::new(Handlers { namespaces, engine });
+        Ok(Self { hub, continuity, handlers, patterns })
+    }
+
+    /// The configuration of one shard's hub.
+    pub(crate) fn hub_of(&self, shard: u8, identity: &Identity) -> hub::Config {
+        let continuity = self.continuity.of_shard(shard, self.hub.shards, identity);
+        hub::Config { continuity, ..self.hub.clone() }
     }
 }

@@ -7,13 +7,14 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context as TaskContext, Poll},
 };
 
 use bowline_proto::{
-    Command, Event, ExchangeId, Hub, Input, Output, SessionKey, Sid, SocketKey, Time, TransportId,
+    Command, Event, ExchangeId, Hub, Input, Output, Sid, SocketKey, Time, TransportId,
     engineio::SessionRequest,
+    hub::Snapshot,
     id::NumberHash,
     limit::LimitKey,
     wall::{AckError, Broadcast, HandlerId, Lost, Origin, PostBody, Response},
@@ -26,9 +27,9 @@ use crate::{
     admission::SessionCount,
     entropy::Entropy,
     exchange::Reply,
-    handler::{Ack, ConnectRequest, Context, Desk, SessionRef, SocketRef, Wish, token_shard},
+    handler::{Ack, ConnectRequest, Context, Desk, SessionRef, SocketRef},
     idle_cut::{End, Ends},
-    limit,
+    inspect, limit,
     mailbox::{Adoption, Entry, Message, ShardStats},
     overdue::Overdue,
     process::Process,
@@ -37,8 +38,12 @@ use crate::{
     transport::{FlushOutcome, ReadOutcome, Ready, State, Transports},
 };
 
+mod drain;
+mod routing;
 #[cfg(test)]
 mod tests;
+
+use drain::Drain;
 
 /// One thread's share of the server.
 pub(crate) struct Shard {
@@ -73,6 +78,12 @@ pub(crate) struct Shard {
     waiting: Vec<u8>,
     /// The hub was told something since polls were last answered.
     fed: bool,
+    /// Sockets that have arrived where they were on their way to, by pid.
+    settled: Vec<Sid>,
+    /// What an earlier process has saved is still to come.
+    restoring: bool,
+    /// How many messages were handled, with all that followed from them.
+    handled: u64,
     drain: Option<Drain>,
 }
 
@@ -82,28 +93,20 @@ struct Waiting {
     session: Sid,
 }
 
-/// A stop under way.
-struct Drain {
-    /// Sessions to close, the next one last.
-    schedule: Vec<(Time, SessionKey)>,
-    /// When to stop waiting for sessions.
-    sessions_until: Time,
-    /// When to stop waiting for connections; set when the last session is gone.
-    connections_until: Option<Time>,
-}
-
 impl Shard {
     /// # Errors
     ///
     /// The system gave no epoll descriptor.
     pub(crate) fn new(index: u8, process: Arc<Process>, local: Local) -> io::Result<Self> {
         let mut entropy = Entropy::new();
-        let Plan { hub: config, handlers, .. } = process.plan();
+        let plan = process.plan();
+        let config = plan.hub_of(index, process.identity());
         Ok(Self {
             index,
             now: process.clock.now(),
+            restoring: config.continuity.loading,
             hub: Hub::new(config, entropy.bytes()),
-            handlers,
+            handlers: plan.handlers,
             sessions: SessionCount::new(Arc::clone(&process)),
             process,
             local,
@@ -121,16 +124,18 @@ impl Shard {
             congested: Vec::new(),
             waiting: Vec::new(),
             fed: false,
+            settled: Vec::new(),
+            handled: 0,
             drain: None,
         })
     }
 
-    /// Serves until a drain is over.
+    /// Serves until a drain is over. Gives what is to be saved, if anything is.
     ///
     /// # Errors
     ///
     /// The system stopped telling of sockets: nothing can be served any more.
-    pub(crate) async fn run(mut self) -> io::Result<()> {
+    pub(crate) async fn run(mut self) -> io::Result<Option<Snapshot>> {
         let sleep = tokio::time::sleep_until(self.process.clock.instant(self.now));
         tokio::pin!(sleep);
         let mut armed = self.now;
@@ -158,16 +163,20 @@ impl Shard {
                 .await?;
             }
             self.now = self.process.clock.now();
-            self.turn()?;
-            if self.is_drained() {
-                return Ok(());
+            if !self.is_quiet() {
+                self.turn()?;
+            }
+            if self.is_over() {
+                return Ok(self.save());
             }
         }
     }
 
     /// Whether nothing is to be done before something happens.
     fn is_idle(&self) -> bool {
-        let more = !self.held.is_empty() || !self.commands.is_empty() || self.transports.has_more();
+        let more = !self.held.is_empty()
+            || !self.commands.is_empty()
+            || (!self.is_sealed() && self.transports.has_more());
         self.inbox.is_empty() && (self.is_congested() || !more)
     }
 
@@ -185,11 +194,9 @@ impl Shard {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let drain = self.drain.as_ref().map(|drain| {
-            let session = drain.schedule.last().map(|(at, _)| *at);
-            session.or(drain.connections_until).unwrap_or(drain.sessions_until)
-        });
-        let hub = self.hub.poll_timeout().map(|(at, _)| self.overdue.next(self.now, at));
+        let drain = self.drain.as_ref().and_then(Drain::next_deadline);
+        let hub = self.hub.poll_timeout().filter(|_| !self.is_sealed());
+        let hub = hub.map(|(at, _)| self.overdue.next(self.now, at));
         [hub, self.transports.poll_timeout(), drain].into_iter().flatten().min()
     }
 
@@ -234,16 +241,20 @@ impl Shard {
     /// Takes in what is ready, a bounded share of it, and carries out what follows.
     fn turn(&mut self) -> io::Result<()> {
         self.transports.now = self.now;
-        self.turn_sockets()?;
+        let sealed = self.is_sealed();
+        if !sealed {
+            self.turn_sockets()?;
+        }
         for _ in 0..limit::MESSAGES_PER_TURN {
             let Some(message) = self.next_message() else { break };
             self.on_message(message);
+            self.handled += 1;
             if self.transports.is_full() {
                 self.end_turn();
             }
         }
         let due = self.hub.poll_timeout().map(|(at, _)| at);
-        if self.overdue.is_over(self.now, due, self.has_read_all()) {
+        if !sealed && self.overdue.is_over(self.now, due, self.has_read_all()) {
             self.feed(Input::Timeout);
         }
         self.transports.handle_timeout(self.now);
@@ -299,6 +310,7 @@ impl Shard {
 
     /// Answers polls and writes, until nothing follows from it.
     fn end_turn(&mut self) {
+        self.grant_parked();
         loop {
             if std::mem::take(&mut self.fed) {
                 self.hub.handle_input(self.now, Input::TurnEnd);
@@ -483,17 +495,6 @@ impl Shard {
         self.grant_wishes();
     }
 
-    fn grant_wishes(&mut self) {
-        while let Some(wish) = self.desk.wishes.pop_front() {
-            match wish {
-                Wish::Here(command) => self.command(command),
-                Wish::There(shard, message) => {
-                    self.process.shards[usize::from(shard)].mailbox.push(message);
-                }
-            }
-        }
-    }
-
     fn command(&mut self, command: Command) {
         self.fed = true;
         if let Command::Emit { socket, ack: Some(ack), .. } = &command
@@ -563,37 +564,9 @@ impl Shard {
                 Output::Deliver { handler, event } => self.deliver(handler, event),
                 Output::Forward(broadcast) => self.forward(&broadcast),
                 Output::Reached { report, receivers } => self.on_reached(report, receivers),
+                Output::Tell { shard, message } => self.send(shard, Message::Heard(message)),
+                Output::Settled { pid, .. } => self.settled.push(pid),
             }
-        }
-    }
-
-    fn forward(&mut self, broadcast: &Broadcast) {
-        for peer in (0..self.process.shards.len() as u8).filter(|peer| *peer != self.index) {
-            let mailbox = &self.process.shards[usize::from(peer)].mailbox;
-            let waiting = mailbox.push(Message::Forwarded(broadcast.clone()));
-            if waiting > limit::PEER_HIGH && !self.congested.contains(&peer) {
-                self.congested.push(peer);
-            }
-        }
-    }
-
-    fn on_reached(&mut self, report: u64, receivers: usize) {
-        let owner = token_shard(report);
-        if owner != self.index {
-            let mailbox = &self.process.shards[usize::from(owner)].mailbox;
-            mailbox.push(Message::Reached { report, receivers });
-            return;
-        }
-        let Some(pending) = self.desk.reports.get_mut(&report) else {
-            self.desk.shares.on_reached(report, receivers);
-            return;
-        };
-        pending.receivers += receivers;
-        pending.shards_left = pending.shards_left.saturating_sub(1);
-        if pending.shards_left == 0
-            && let Some(pending) = self.desk.reports.remove(&report)
-        {
-            self.call(|cx, _| (pending.done)(cx, pending.receivers));
         }
     }
 
@@ -601,27 +574,43 @@ impl Shard {
 
     fn deliver(&mut self, handler: HandlerId, event: Event) {
         let shard = self.index;
-        let socket_ref = |key| SocketRef { shard, key };
         let session_ref = |key| SessionRef { shard, key };
         let index = usize::from(handler);
         match event {
-            Event::Event { socket, args, ack } => {
-                let socket = socket_ref(socket);
+            Event::Event { socket, args, ack, id } => {
+                let socket = SocketRef::of(&self.hub, socket);
                 let ack = ack.map(|id| Ack { socket, id });
                 self.call(|cx, handlers| {
+                    cx.event_id = id.map(Into::into);
                     handlers.namespaces[index].on_event(cx, socket, args, ack);
                 });
             }
             Event::Connect { socket, namespace, auth, handshake } => self.call(|cx, handlers| {
-                let id = cx.desk.entropy.sid(shard);
-                // One that has gone already has no session.
-                let session = session_ref(cx.hub.session_of(socket).unwrap_or_default());
-                let of = (socket_ref(socket), session);
-                let request = ConnectRequest::new(cx.process, of, id, namespace, auth, handshake);
+                let ids = (cx.desk.entropy.sid(shard), cx.desk.entropy.sid(shard));
+                let request = ConnectRequest::new(cx, socket, ids, namespace, auth, handshake);
                 handlers.namespaces[index].on_connect(cx, request);
             }),
+            Event::Return { socket, id, namespace, auth, handshake } => {
+                self.call(|cx, handlers| {
+                    let ids = (id, id);
+                    let request = ConnectRequest::new(cx, socket, ids, namespace, auth, handshake);
+                    handlers.namespaces[index].on_return(cx, request);
+                });
+            }
+            Event::Away { socket, reason } => self.call(|cx, handlers| {
+                handlers.namespaces[index].on_away(cx, cx.socket_ref(socket), reason);
+            }),
+            Event::Back { socket } => self.call(|cx, handlers| {
+                if let Some(view) = cx.hub.socket(socket)
+                    && cx.process.packet_logs.load(Relaxed)
+                {
+                    inspect::follow(cx, view.id);
+                }
+                handlers.namespaces[index].on_back(cx, cx.socket_ref(socket));
+            }),
             Event::Disconnect { socket, reason } => self.call(|cx, handlers| {
-                handlers.namespaces[index].on_disconnect(cx, socket_ref(socket), reason);
+                cx.desk.claimed.remove(&socket);
+                handlers.namespaces[index].on_disconnect(cx, cx.socket_ref(socket), reason);
             }),
             Event::Ack { id, token, result, .. } => self.acked(Some(id), token, result),
             Event::Open { session, handshake, .. } => self.call(|cx, handlers| {
@@ -642,24 +631,16 @@ impl Shard {
         }
     }
 
-    /// An ack has come, or will not. `id` is the Socket.IO sid of the socket, if it was in.
-    fn acked(
-        &mut self,
-        id: Option<Sid>,
-        token: u64,
-        result: Result<bowline_proto::socketio::Args, AckError>,
-    ) {
-        if let Some(done) = self.desk.acks.remove(&token) {
-            self.call(|cx, _| done(cx, result));
-        } else if let Some(id) = id {
-            self.desk.shares.on_answer(token, id, result);
-        }
-    }
-
     /// Runs code of the application. If it panics, the server goes on without what it wanted.
     fn call(&mut self, code: impl FnOnce(&mut Context<'_>, &Handlers)) {
         let process = &self.process;
-        let mut cx = Context { shard: self.index, process, hub: &self.hub, desk: &mut self.desk };
+        let mut cx = Context {
+            shard: self.index,
+            event_id: None,
+            process,
+            hub: &self.hub,
+            desk: &mut self.desk,
+        };
         // Nothing of the shard is borrowed mutably but the desk, whose queues are whole between
         // any two of its calls.
         let handlers = &*self.handlers;
@@ -676,7 +657,8 @@ impl Shard {
         match message {
             Message::Get { exchange, session, reply } => {
                 if self.expect(exchange, session, Some(reply)) {
-                    self.feed(Input::Get { exchange, session: session.sid });
+                    let SessionRequest { sid: session, timestamp, .. } = session;
+                    self.feed(Input::Get { exchange, session, timestamp });
                 }
             }
             Message::Post { exchange, session, body, reply } => {
@@ -687,7 +669,8 @@ impl Shard {
                         let (logs, sid) = (&mut self.desk.packet_logs, session.sid);
                         logs.on_post(self.now, &self.hub, sid, body, *binary);
                     }
-                    self.feed(Input::Post { exchange, session: session.sid, body });
+                    let SessionRequest { sid: session, timestamp, .. } = session;
+                    self.feed(Input::Post { exchange, session, body, timestamp });
                 }
             }
             Message::Open { exchange, handshake, seat, reply } => {
@@ -731,6 +714,14 @@ impl Shard {
                 self.on_reached(report, receivers);
                 self.grant_wishes();
             }
+            Message::Answer(answer) => {
+                self.answer(answer);
+                self.grant_wishes();
+            }
+            Message::Errand(errand) => {
+                self.run_errand(errand);
+                self.grant_wishes();
+            }
             Message::Command(command) => {
                 self.command(command);
                 self.grant_wishes();
@@ -739,6 +730,12 @@ impl Shard {
                 self.call(|cx, _| task(cx));
                 self.grant_wishes();
             }
+            Message::Acked { id, token, result } => {
+                self.acked(id, token, result);
+                self.grant_wishes();
+            }
+            Message::Heard(peer) => self.on_told(Input::Heard(peer)),
+            Message::Restore(snapshot) => self.on_told(Input::Restore(snapshot)),
             Message::Stats(reply) => {
                 let _ = reply.send(self.stats());
             }
@@ -749,8 +746,9 @@ impl Shard {
 
     /// The configuration has changed.
     fn configure(&mut self, plan: Plan) {
+        let hub = plan.hub_of(self.index, self.process.identity());
         self.handlers = plan.handlers;
-        self.feed(Input::Configure(Box::new(plan.hub)));
+        self.feed(Input::Configure(Box::new(hub)));
     }
 
     /// Notes who waits for the answer to a request, unless it is refused here. The second message
@@ -775,6 +773,8 @@ impl Shard {
         let (polling, websocket) = self.hub.sessions_by_transport();
         ShardStats {
             hub: self.hub.stats().clone(),
+            log: self.hub.log_view(self.process.clock.now()),
+            away: self.hub.away_count(),
             polling,
             websocket,
             requests_waiting: self.exchanges.len(),
@@ -783,64 +783,6 @@ impl Shard {
             websocket_ends: self.websocket_ends,
             cut: self.cut.to_vec(),
         }
-    }
-
-    // The end.
-
-    fn start_drain(&mut self) {
-        if self.drain.is_some() {
-            return;
-        }
-        self.local.stop_accepting();
-        let mut sessions = self.hub.sessions().collect::<Vec<_>>();
-        let all = sessions.len() as u64 * self.process.shards.len() as u64;
-        let spread = all.saturating_mul(1_000_000) / limit::DRAINED_PER_SECOND;
-        let drain = self.process.settings().drain;
-        let spread = spread.min(u64::try_from(drain.as_micros()).unwrap_or(u64::MAX));
-        let entropy = &mut self.desk.entropy;
-        let mut schedule = sessions
-            .drain(..)
-            .map(|session| {
-                let after = std::time::Duration::from_micros(entropy.below(spread));
-                (self.now + after, session)
-            })
-            .collect::<Vec<_>>();
-        schedule.sort_unstable_by(|a, b| b.cmp(a));
-        tracing::info!(sessions = schedule.len(), shard = self.index, "draining");
-        let sessions_until = self.now + drain;
-        self.drain = Some(Drain { schedule, sessions_until, connections_until: None });
-        self.continue_drain();
-    }
-
-    fn continue_drain(&mut self) {
-        let now = self.now;
-        while let Some(drain) = &mut self.drain {
-            let due = drain.schedule.pop_if(|(at, _)| *at <= now);
-            let Some((_, session)) = due else { break };
-            self.feed(Input::Drain { session });
-        }
-        self.sessions.set(self.hub.session_count());
-        let Some(drain) = &mut self.drain else { return };
-        // Connections here may carry the polls of sessions that live on other shards.
-        if drain.connections_until.is_none()
-            && drain.schedule.is_empty()
-            && (self.process.admission.sessions() == 0 || drain.sessions_until <= now)
-        {
-            // Responses that were given just now are on their way; connections are told to end
-            // when they have been written.
-            drain.connections_until = Some(now + limit::DRAIN_TAIL);
-            self.local.close_connections();
-            for port in &self.process.shards {
-                port.mailbox.wake();
-            }
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        let Some(until) = self.drain.as_ref().and_then(|drain| drain.connections_until) else {
-            return false;
-        };
-        until <= self.now || (self.transports.len() == 0 && self.local.connections() == 0)
     }
 }
 

@@ -172,6 +172,10 @@ pub struct Stats {
     pub sessions_polling: usize,
     /// Sessions that a WebSocket serves now.
     pub sessions_websocket: usize,
+    /// Sockets whose clients have lost their transport and may come back.
+    pub away: usize,
+    /// What the logs hold from which they recover; `oldest` is of the oldest.
+    pub log: hub::LogView,
     /// HTTP requests that wait for their session now: mostly polls.
     pub requests_waiting: usize,
     /// Connections open now, HTTP and WebSocket.
@@ -238,6 +242,10 @@ impl Stats {
         for shard in shards {
             stats.sessions_polling += shard.polling;
             stats.sessions_websocket += shard.websocket;
+            stats.away += shard.away;
+            stats.log.records += shard.log.records;
+            stats.log.bytes += shard.log.bytes;
+            stats.log.oldest = stats.log.oldest.max(shard.log.oldest);
             stats.requests_waiting += shard.requests_waiting;
             stats.websocket_bytes_in += shard.bytes_in;
             stats.websocket_bytes_out += shard.bytes_out;
@@ -270,6 +278,12 @@ fn add(sum: &mut hub::Stats, part: &hub::Stats) {
         slow_receivers,
         limit_hits,
         wakeups,
+        recoveries,
+        events_replayed,
+        events_repeated,
+        moves,
+        restored,
+        not_restored,
         measured,
     } = part;
     sum.opened_polling += opened_polling;
@@ -286,6 +300,12 @@ fn add(sum: &mut hub::Stats, part: &hub::Stats) {
     sum.slow_receivers += slow_receivers;
     each(&mut sum.limit_hits, limit_hits);
     each(&mut sum.wakeups, wakeups);
+    each(&mut sum.recoveries, recoveries);
+    sum.events_replayed += events_replayed;
+    sum.events_repeated += events_repeated;
+    sum.moves += moves;
+    sum.restored += restored;
+    sum.not_restored += not_restored;
     for (sum, part) in sum.measured.iter_mut().zip(measured) {
         sum.merge(part);
     }

@@ -154,21 +154,29 @@ fn a_component_can_tell_of_itself_later() {
 #[test]
 fn a_server_that_stops_is_not_ready_any_more_and_tells_long_loads() {
     let (told, stopping) = mpsc::channel();
-    let server = Running::start(echo().component("index", &[], false, move |progress| {
-        wait_for(|| progress.is_stopping());
-        told.send(()).unwrap();
-        Ok::<_, String>(())
-    }));
+    let server = Running::start(echo().admin_listen(any()).component(
+        "index",
+        &[],
+        false,
+        move |progress| {
+            wait_for(|| progress.is_stopping());
+            told.send(()).unwrap();
+            Ok::<_, String>(())
+        },
+    ));
     // A session that polls keeps the drain going until its poll is answered.
     let mut http = Http::connect(server.address);
     for _ in 0..1_000 {
         http.get("/socket.io/?EIO=4&transport=polling");
     }
-    let handle = server.handle.clone();
+    let (handle, admin) = (server.handle.clone(), server.admin);
     let stop = thread::spawn(move || server.stop());
     wait_for(|| handle.is_draining());
     let answer = http.get("/health/ready");
     assert_eq!((answer.status, &answer.json()["status"]), (503, &json!("stopping")));
+    // Operators and publishers still come in, clients do not.
+    let mut operator = Http::connect(admin);
+    assert_eq!(operator.get("/health/ready").status, 503);
     stopping.recv_timeout(DEADLINE).unwrap();
     stop.join().unwrap().unwrap();
 }

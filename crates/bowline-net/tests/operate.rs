@@ -52,7 +52,7 @@ fn sockets_of_all_shards_are_listed_with_what_is_known_of_them() {
     assert_eq!((list.total, list.sockets.len()), (1, 1));
     let socket = &list.sockets[0];
     assert_eq!((socket.sid, &*socket.namespace), (blue.socket, "/blue"));
-    assert_eq!((socket.transport, socket.protocol), ("websocket", 4));
+    assert_eq!((socket.transport, socket.protocol), (Some("websocket"), Some(4)));
     assert_eq!(socket.address, Some("127.0.0.1".parse().unwrap()));
     assert_eq!((&*socket.rooms, socket.rooms_total), (&["lobby".to_owned()][..], 1));
     assert!(!socket.packet_log);

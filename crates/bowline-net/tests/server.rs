@@ -844,7 +844,8 @@ fn a_drain_closes_sessions_so_that_clients_come_back_and_ends() {
         let _ = websocket.stream.shutdown(Shutdown::Both);
     }
     let answer = poll.read();
-    assert_eq!(answer.text(), "1");
+    // Not `1`, after which python-engineio stays away.
+    assert_eq!(answer.text(), "6");
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(idle.comes_to_end());
     stopping.join().unwrap().unwrap();
@@ -873,8 +874,10 @@ fn sessions_that_poll_keep_their_connection_until_it_is_their_turn_to_go() {
     let mut served = 0;
     clients.retain_mut(|(http, url)| {
         let answer = http.get(url);
-        let lives = answer.text() == "42[\"before\"]";
-        assert_eq!(answer.header("connection").is_none(), lives, "{answer:?}");
+        // Those that end at that moment hear the same, and on their next poll that there is no such
+        // session.
+        let lives = answer.header("connection").is_none();
+        assert!(!lives || answer.text() == "42[\"before\"]", "{answer:?}");
         served += usize::from(lives);
         lives
     });

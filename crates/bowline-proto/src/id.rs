@@ -1,12 +1,14 @@
 //! The names of sessions, sockets, transports and requests.
 
 use std::{
+    borrow::Cow,
     fmt,
     hash::{BuildHasher, Hasher},
     str::FromStr,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A session id as clients see it: 20 characters of base64url, 15 bytes.
 ///
@@ -48,6 +50,20 @@ impl fmt::Debug for Sid {
     /// Prints the first characters only: a whole Engine.IO sid in a log would be a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sid({:.6}…)", self.to_string())
+    }
+}
+
+impl Serialize for Sid {
+    /// As text.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Sid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -127,6 +127,9 @@ pub(crate) struct Polling {
     pub(crate) queued_bytes: usize,
     /// The WebSocket that may replace polling.
     pub(crate) probe: Option<Probe>,
+    /// What told the last requests from others, as far as they said.
+    pub(crate) get_timestamp: Option<u64>,
+    pub(crate) post_timestamp: Option<u64>,
     /// When a closing session stops waiting for a poll.
     pub(crate) last_poll: Time,
     /// Whether it already stands in the hub's list of polls to answer at the end of the turn.
@@ -175,6 +178,10 @@ pub(crate) struct Session {
     /// Whether the server opened it itself, to see whether clients can: it is not counted.
     pub(crate) own: bool,
     pub(crate) phase: Phase,
+    /// Whether its client is a browser, as far as its headers say.
+    pub(crate) browser: bool,
+    /// Sockets of it that are sent what they have missed.
+    pub(crate) catching_up: u16,
     /// Whether its client asked for base64 instead of binary messages (`b64`).
     pub(crate) base64: bool,
     /// Whether its WebSocket negotiated permessage-deflate.
@@ -209,6 +216,8 @@ pub(crate) struct Rare {
     /// What its sockets wait for, the earliest of each kind.
     ack: Time,
     expiry: Time,
+    /// When its sockets that are catching up get the next portion.
+    replay: Time,
     /// Something of the shell's that is dropped when the session is.
     lease: Option<Box<dyn Any + Send>>,
 }
@@ -246,16 +255,26 @@ impl Session {
         self.change_rare(|rare| rare.expiry = at);
     }
 
+    /// When the next portion of a replay is sent, or [`NEVER`].
+    pub(crate) fn replay_at(&self) -> Time {
+        self.rare.as_deref().map_or(NEVER, |rare| rare.replay)
+    }
+
+    pub(crate) fn set_replay_at(&mut self, at: Time) {
+        self.change_rare(|rare| rare.replay = at);
+    }
+
     /// Keeps something until the session ends.
     pub(crate) fn set_lease(&mut self, lease: Box<dyn Any + Send>) {
         self.change_rare(|rare| rare.lease = Some(lease));
     }
 
     fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
-        let none = || Box::new(Rare { ack: NEVER, expiry: NEVER, lease: None });
+        let none = || Box::new(Rare { ack: NEVER, expiry: NEVER, replay: NEVER, lease: None });
         let rare = self.rare.get_or_insert_with(none);
         change(rare);
-        if rare.ack == NEVER && rare.expiry == NEVER && rare.lease.is_none() {
+        let waits = [rare.ack, rare.expiry, rare.replay].iter().any(|at| *at != NEVER);
+        if !waits && rare.lease.is_none() {
             self.rare = None;
         }
     }
@@ -292,6 +311,8 @@ impl Session {
             (Timer::Connect, _) => self.connect_by,
             (Timer::Ack, _) => self.ack_by(),
             (Timer::Expiry, _) => self.expire_by(),
+            (Timer::Replay, _) => self.replay_at(),
+            (Timer::Away, _) => return None,
         };
         (at != NEVER).then_some(at)
     }

@@ -24,11 +24,15 @@ pub enum Timer {
     Ack,
     /// When a socket has to go, because its token ends.
     Expiry,
+    /// When a client that is catching up gets the next portion.
+    Replay,
+    /// When a socket whose client is away ends (`continuity.window`), or an ack it owes is missing.
+    Away,
 }
 
 impl Timer {
     /// Every timer, in declaration order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ping,
         Self::Pong,
         Self::ClientPing,
@@ -37,6 +41,8 @@ impl Timer {
         Self::LastPoll,
         Self::Ack,
         Self::Expiry,
+        Self::Replay,
+        Self::Away,
     ];
 
     /// The name operators see, in `bowline_wakeups_total{timer}`.
@@ -50,6 +56,8 @@ impl Timer {
             Self::LastPoll => "last-poll",
             Self::Ack => "ack",
             Self::Expiry => "expiry",
+            Self::Replay => "replay",
+            Self::Away => "away",
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use bowline_names::{DisconnectReason, ErrorCode};
+pub use bowline_names::{DisconnectReason, ErrorCode, RecoveryOutcome};
 use bytes::Bytes;
 use bytestring::ByteString;
 
 use crate::{
     ExchangeId, SessionKey, Sid, SocketKey, TransportId,
     engineio::{self, RequestError},
-    hub::Receivers,
+    hub::{Peer, Receivers, Snapshot},
     socketio::Args,
     websocket::Message,
 };
@@ -27,11 +27,12 @@ pub enum Input {
         /// What it said of itself.
         handshake: Arc<Handshake>,
     },
-    /// A polling GET of a session.
-    Get { exchange: ExchangeId, session: Sid },
+    /// A polling GET of a session. For `timestamp` see
+    /// [`SessionRequest`](engineio::SessionRequest).
+    Get { exchange: ExchangeId, session: Sid, timestamp: Option<u64> },
     /// A polling POST of a session. A shell that has the head of a request but must wait for its
     /// body says so first, with [`PostBody::Begun`].
-    Post { exchange: ExchangeId, session: Sid, body: PostBody },
+    Post { exchange: ExchangeId, session: Sid, body: PostBody, timestamp: Option<u64> },
     /// A WebSocket that was opened with the `sid` of a session.
     Attach { transport: TransportId, session: Sid, deflate: bool },
     /// One WebSocket message.
@@ -45,6 +46,11 @@ pub enum Input {
     Backlog { transport: TransportId, bytes: usize },
     /// Something a handler, or another shard, wants done.
     Command(Command),
+    /// What the hub of another shard wanted told.
+    Heard(Box<Peer>),
+    /// What an earlier process has saved of this shard; `None` if nothing of it is left. Only a hub
+    /// that was made with [`Continuity::loading`](crate::hub::Continuity) waits for it.
+    Restore(Option<Box<Snapshot>>),
     /// A deadline that [`Hub::poll_timeout`](crate::Hub::poll_timeout) named may have passed.
     Timeout,
     /// The shell has handed over all that was ready: polls that have something are answered now,
@@ -119,6 +125,29 @@ pub struct Handshake {
     pub own: bool,
 }
 
+impl Handshake {
+    /// Whether a browser opened the session, as far as its headers say: all of them send a
+    /// `User-Agent` that begins with `Mozilla/`, or `Sec-Fetch-Mode`, which pages cannot set.
+    pub fn is_browser(&self) -> bool {
+        self.headers.iter().any(|(name, value)| match &**name {
+            "user-agent" => value.starts_with("Mozilla/"),
+            "sec-fetch-mode" => true,
+            _ => false,
+        })
+    }
+
+    /// The value of a cookie (RFC 6265 section 5.4); of several of one name the first, which is the
+    /// most specific.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let cookies = self.headers.iter().filter(|(header, _)| header == "cookie");
+        let mut pairs = cookies.flat_map(|(_, value)| value.split(';'));
+        pairs.find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == name && !value.is_empty()).then_some(value)
+        })
+    }
+}
+
 /// What is to be done outside.
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug)]
@@ -136,6 +165,11 @@ pub enum Output {
     Forward(Broadcast),
     /// How many sockets of this shard a broadcast with a `report` reached.
     Reached { report: u64, receivers: usize },
+    /// Hand this to the hub of another shard, in order, as [`Input::Heard`].
+    Tell { shard: u8, message: Box<Peer> },
+    /// The socket of this pid, which was on its way between shards, is on `shard` now: see
+    /// [`Hub::whereabouts`](crate::Hub::whereabouts).
+    Settled { pid: Sid, shard: u8 },
 }
 
 /// The index of a handler, as given in the hub's configuration.
@@ -183,11 +217,26 @@ pub enum Event {
         auth: Option<ByteString>,
         handshake: Arc<Handshake>,
     },
-    /// An event from a client. `args[0]` is its name.
-    Event { socket: SocketKey, args: Args, ack: Option<u64> },
+    /// An event from a client. `args[0]` is its name; `id` is what the client calls this one, where
+    /// the namespace says that clients do.
+    Event { socket: SocketKey, args: Args, ack: Option<u64>, id: Option<Box<str>> },
     /// A client acked an event that was emitted with this token, or will not any more. `id` is the
     /// Socket.IO sid of the socket, which may be gone by now.
     Ack { socket: SocketKey, id: Sid, token: u64, result: Result<Args, AckError> },
+    /// The client of a kept socket is back and waits to be let in again. Answered like a
+    /// [`Connect`](Self::Connect); a refusal leaves the socket away.
+    Return {
+        socket: SocketKey,
+        /// Its Socket.IO sid, which does not change.
+        id: Sid,
+        namespace: ByteString,
+        auth: Option<ByteString>,
+        handshake: Arc<Handshake>,
+    },
+    /// A kept socket has lost its session. It stays in its rooms, and what is sent to it waits.
+    Away { socket: SocketKey, reason: DisconnectReason },
+    /// A socket that was away has a session again. What it has missed is on its way.
+    Back { socket: SocketKey },
     /// A socket has left its namespace. The last event of a socket that was accepted or asked.
     Disconnect { socket: SocketKey, reason: DisconnectReason },
     /// Engine.IO alone ([`hub::Protocol::EngineIo`](crate::hub::Protocol)): a session has opened.
@@ -214,8 +263,13 @@ pub enum AckError {
 #[expect(missing_docs, reason = "the variants say what their fields are")]
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Lets a socket into its namespace under the Socket.IO sid `id`, fresh from the shell.
-    Accept { socket: SocketKey, id: Sid },
+    /// Lets a socket into its namespace under the Socket.IO sid `id`; `pid` is the secret by which its
+    /// client comes back, if it takes part in that. Both are fresh from the shell. In answer to
+    /// [`Event::Return`] the socket keeps the ids it has.
+    Accept { socket: SocketKey, id: Sid, pid: Sid },
+    /// Names a socket that awaits the answer to its CONNECT by what its token says. Answered by
+    /// another [`Event::Connect`], or by [`Event::Return`] if somebody of that name is kept.
+    Claim { socket: SocketKey, name: ByteString },
     /// Answers a CONNECT with CONNECT_ERROR. `data` is JSON.
     Refuse { socket: SocketKey, message: String, data: Option<ByteString> },
     /// Sends an event to one socket.
@@ -316,4 +370,16 @@ pub struct Broadcast {
     pub ack: Option<Box<AckRequest>>,
     /// Set on the copies that other shards receive: they are not forwarded again.
     pub forwarded: bool,
+    /// Where it began, which tells shards that pass a session on what it has seen. `None`: here.
+    pub origin: Option<BroadcastOrigin>,
+}
+
+/// The place of a broadcast among those that began where it did. Every shard sees them in this
+/// order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BroadcastOrigin {
+    /// The shard that sent it first; the number of shards for threads that are none.
+    pub shard: u8,
+    /// Counts up.
+    pub number: u64,
 }

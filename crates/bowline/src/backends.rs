@@ -126,6 +126,7 @@ pub(crate) fn options(name: &str, backend: &config::Backend) -> Result<Options, 
         timeout: backend.timeout,
         max_concurrent: backend.max_concurrent,
         queue: backend.queue,
+        recheck: backend.recheck,
         ..Options::new(name, url)
     })
 }

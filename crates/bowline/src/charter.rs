@@ -24,8 +24,11 @@ pub(crate) struct Charter {
     pub(crate) last_end: Option<String>,
     pub(crate) master_pid: u32,
     pub(crate) management: Management,
-    /// Where the record, the control socket and the state are, if there is such a place.
+    /// Where the record and the control socket are, if there is such a place.
     pub(crate) state_dir: Option<PathBuf>,
+    /// In which file a gateway leaves what the next one needs for clients that come back; none if
+    /// there is no place that is this server's alone.
+    pub(crate) state_file: Option<PathBuf>,
     /// When the master started, in milliseconds since 1970.
     pub(crate) started_unix_ms: u64,
     /// Seconds from the start of the master until all addresses were bound.

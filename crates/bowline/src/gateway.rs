@@ -13,6 +13,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     net::TcpListener,
     os::unix::net::UnixStream,
+    path::PathBuf,
     pin::{Pin, pin},
     process::ExitCode,
     sync::Arc,
@@ -39,7 +40,7 @@ use crate::{
     emit::Emitter,
     failure::Failure,
     handover::{self, Taken},
-    log,
+    instance, log,
     master::Report,
     metrics, misuse,
     signals::{Order, Orders},
@@ -129,6 +130,7 @@ fn start(
             Door::Admin => builder.adopt_admin(socket),
         };
     }
+    builder = builder.state_file(state_file(&charter));
     let (config, current) = watch::channel(Arc::new(config));
     let door = AdminDoor::new(office.handle(), current.clone(), first)?;
     let server = builder.admin_service(door.clone()).bind()?;
@@ -153,6 +155,18 @@ fn start(
     // Whoever still works there works for nobody.
     office.shutdown_background();
     result
+}
+
+/// Where this gateway finds what the one before it has left, and leaves its own.
+fn state_file(charter: &Charter) -> Option<PathBuf> {
+    let path = charter.state_file.clone()?;
+    let made = path.parent().map_or(Ok(()), instance::make_dir);
+    if let Err(error) = made {
+        let path = path.display();
+        tracing::warn!(%error, %path, "clients that come back after a restart will be new");
+        return None;
+    }
+    Some(path)
 }
 
 /// What may happen while it serves.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 use bowline_backend::Outcome;
-use bowline_names::{Kind, Metric};
+use bowline_names::{Kind, Metric, RecoveryOutcome};
 use bowline_net::{
     AcceptError, ComponentState, ComponentView, DisconnectReason, HeldEnd, LimitKey, Refusal,
     Stats, TlsOutcome, WebSocketEnd,
@@ -167,7 +167,8 @@ pub(crate) fn of_stats(stats: &Stats) -> Vec<Sample> {
     let websocket = stats.sessions_websocket as u64;
     let http = (stats.connections as u64).saturating_sub(websocket);
     add(Metric::Connections, &[("http", http), ("websocket", websocket)]);
-    add(Metric::Sessions, &[("connected", stats.sessions_polling as u64 + websocket)]);
+    let connected = stats.sessions_polling as u64 + websocket;
+    add(Metric::Sessions, &[("connected", connected), ("away", stats.away as u64)]);
     add(
         Metric::Connects,
         &[("accepted", hub.connects_accepted), ("refused", hub.connects_refused)],
@@ -205,6 +206,7 @@ pub(crate) fn of_stats(stats: &Stats) -> Vec<Sample> {
     add(Metric::CertificateChanges, &[("replaced", replaced), ("refused", refused)]);
     let idle_cut = stats.idle_cut.unwrap_or_default().as_secs_f64();
     samples.extend(one(Metric::IdleCut, Some(idle_cut)));
+    samples.extend(of_continuity(stats));
     for (what, histogram) in Measured::ALL.iter().zip(&hub.measured) {
         let metric = match what {
             Measured::Session => Metric::SessionDuration,
@@ -220,6 +222,31 @@ pub(crate) fn of_stats(stats: &Stats) -> Vec<Sample> {
         };
         samples.push(Sample { metric, labels: Vec::new(), value });
     }
+    samples
+}
+
+/// What became of sessions whose clients lost their connection.
+fn of_continuity(stats: &Stats) -> Vec<Sample> {
+    let hub = &stats.hub;
+    let mut samples: Vec<Sample> = RecoveryOutcome::ALL
+        .iter()
+        .zip(hub.recoveries)
+        .map(|(outcome, count)| Sample::new(Metric::Recoveries, &[outcome.name()], count))
+        .collect();
+    let restored = [("kept", hub.restored), ("lost", hub.not_restored)];
+    let restored =
+        restored.map(|(how, count)| Sample::new(Metric::SessionsRestored, &[how], count));
+    samples.extend(restored);
+    let rest = [
+        (Metric::EventsReplayed, hub.events_replayed),
+        (Metric::EventsRepeated, hub.events_repeated),
+        (Metric::SessionMoves, hub.moves),
+        (Metric::LogBytes, stats.log.bytes as u64),
+        (Metric::LogRecords, stats.log.records as u64),
+    ];
+    samples.extend(rest.map(|(metric, value)| Sample::new(metric, &[], value)));
+    let oldest = stats.log.oldest.unwrap_or_default().as_secs_f64();
+    samples.extend(one(Metric::LogAge, Some(oldest)));
     samples
 }
 
@@ -345,6 +372,7 @@ mod tests {
             master_pid: 1,
             management: Management::Foreground,
             state_dir: None,
+            state_file: None,
             started_unix_ms: 0,
             bind_seconds: 0.0042,
         };

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use bowline_names::ErrorCode;
-use bowline_net::{Builder, Echo, Limits, Relay, Server, SessionLimits, Tls};
+use bowline_net::{
+    Builder, Continuity, Echo, Keeping, Limits, Relay, Server, SessionKeySource, SessionLimits, Tls,
+};
 
 use crate::{
     auth::Auth,
     backends::Backends,
-    config::{Allowance, Config, Cookie, Handler, Shards},
+    config::{Allowance, Config, Cookie, Handler, Namespace, SessionKey, Shards},
     failure::Failure,
     page,
 };
@@ -23,7 +25,7 @@ pub(crate) fn builder(
     auth: &Auth,
     backends: &Backends,
 ) -> Result<Builder, Failure> {
-    let Config { server, engine, limits, namespaces, health, .. } = config;
+    let Config { server, engine, limits, continuity, namespaces, health, .. } = config;
     backends.prepare(config)?;
     let mut builder =
         Server::builder()
@@ -67,29 +69,57 @@ pub(crate) fn builder(
                 events_per_second: limits.events_per_second,
                 queued_bytes_per_session: limits.queued_bytes_per_session,
             })
+            .continuity(Continuity {
+                window: continuity.window,
+                max_bytes: continuity.max_bytes,
+                max_away: continuity.max_away,
+            })
             .page(page::render(config));
     if let Shards::Of(shards) = server.shards {
         builder = builder.shards(shards.into());
     }
     for (pattern, rule) in &namespaces.0 {
-        let handler: Arc<dyn bowline_net::Handler> = match &rule.handler {
-            Handler::Echo => Arc::new(Echo),
-            Handler::Relay => Arc::new(Relay),
-            Handler::Http(name) => Arc::new(backends.get(name).ok_or_else(|| {
-                // The configuration has been checked.
-                Failure::new(ErrorCode::ConfigInvalid, format!("there is no backend {name}"))
-            })?),
-        };
-        let handler = match &rule.jwt {
-            Some(jwt) => {
-                let most = number(limits.connections_per_subject);
-                Arc::new(auth.guard(pattern, jwt, most, handler)?)
-            }
-            None => handler,
-        };
-        builder = builder.namespace_shared(pattern, handler);
+        let most = number(limits.connections_per_subject);
+        let handler = handler(pattern, rule, most, auth, backends)?;
+        builder = builder.namespace_shared(pattern, handler).keeping(keeping(rule));
     }
     Ok(builder)
+}
+
+/// What answers the events of a namespace, with a guard before it where tokens are asked for.
+fn handler(
+    pattern: &str,
+    rule: &Namespace,
+    per_subject_max: Option<usize>,
+    auth: &Auth,
+    backends: &Backends,
+) -> Result<Arc<dyn bowline_net::Handler>, Failure> {
+    let handler: Arc<dyn bowline_net::Handler> = match &rule.handler {
+        Handler::Echo => Arc::new(Echo),
+        Handler::Relay => Arc::new(Relay),
+        Handler::Http(name) => Arc::new(backends.get(name).ok_or_else(|| {
+            // The configuration has been checked.
+            Failure::new(ErrorCode::ConfigInvalid, format!("there is no backend {name}"))
+        })?),
+    };
+    let Some(jwt) = &rule.jwt else { return Ok(handler) };
+    let name_claim = match &rule.session_key {
+        Some(SessionKey::Claim(name)) => Some(name.clone()),
+        Some(SessionKey::Cookie(_)) | None => None,
+    };
+    Ok(Arc::new(auth.guard(pattern, jwt, name_claim, per_subject_max, handler)?))
+}
+
+fn keeping(rule: &Namespace) -> Keeping {
+    Keeping {
+        stamp: rule.stamp,
+        on_doubt: rule.on_doubt,
+        event_id: rule.event_id.clone(),
+        session_key: rule.session_key.as_ref().map(|key| match key {
+            SessionKey::Cookie(name) => SessionKeySource::Cookie(name.as_str().into()),
+            SessionKey::Claim(_) => SessionKeySource::Claim,
+        }),
+    }
 }
 
 fn number(allowance: Allowance) -> Option<usize> {

@@ -166,23 +166,150 @@ fn a_reload_over_the_control_socket_changes_the_level_at_once() {
     assert!(said.contains("INFO draining"), "{said}");
 }
 
+#[test]
+fn a_client_that_is_away_is_listed_counted_and_spoken_to() {
+    let server = Server::start(&[]);
+    let client = Client::connect_with(server.public, r#"{"recovery":true}"#);
+    let pid = client.pid.clone().unwrap();
+    client.post("1");
+    let listed = || json(&server.get("/api/v1/sockets").1)["sockets"][0].clone();
+    let socket = until("it is away", || Some(listed()).filter(|socket| socket["away"] == true));
+    assert_eq!(socket["sid"], *client.socket);
+    assert!(socket["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{socket}");
+    for unknown in ["transport", "protocol", "address", "age_seconds"] {
+        assert!(socket[unknown].is_null(), "{socket}");
+    }
+    server.counts("bowline_sessions{state=\"away\"} 1");
+    server.counts("bowline_sessions{state=\"connected\"} 0");
+    let body = r#"{"event":"news","args":[1]}"#;
+    let (status, answer) = server.ask("POST", "/api/v1/emit", &[JSON], body);
+    assert_eq!((status, &json(&answer)["receivers"]), (200, &1.into()), "{answer}");
+
+    let back = format!(r#"{{"pid":"{pid}"}}"#);
+    let again = Client::connect_with(server.public, &back);
+    assert_eq!((&again.socket, again.pid.as_ref()), (&client.socket, Some(&pid)));
+    let heard = again.early.clone().unwrap_or_else(|| again.poll());
+    assert!(heard.contains(r#"["news",1,"#), "{heard}");
+    assert_eq!((&listed()["away"], &listed()["since"]), (&false.into(), &Value::Null));
+    server.counts("bowline_recoveries_total{outcome=\"recovered\"} 1");
+    server.counts("bowline_events_replayed_total 1");
+
+    // It is disconnected as anybody else, and cannot come back from that.
+    again.post("1");
+    until("it is away", || Some(listed()).filter(|socket| socket["away"] == true));
+    let body = format!(r#"{{"sid":"{}"}}"#, client.socket);
+    let (status, answer) = server.ask("POST", "/api/v1/disconnect", &[JSON], &body);
+    assert_eq!((status, answer.as_str()), (200, r#"{"disconnected":1}"#));
+    let other = Client::connect_with(server.public, &back);
+    assert_ne!(other.socket, client.socket);
+    server.counts("bowline_recoveries_total{outcome=\"ended\"} 1");
+    server.counts("bowline_sessions{state=\"away\"} 0");
+
+    let path = |sid: &str| format!("/api/v1/sockets/{sid}/story");
+    let story = json(&server.get(&path(&client.socket)).1);
+    let entries = story["entries"].as_array().unwrap();
+    // Whether it goes from shard to shard is chance.
+    let moved = |entry: &&Value| !entry["event"].as_str().unwrap().starts_with("moved");
+    let events: Vec<_> = entries.iter().filter(moved).map(|entry| &entry["event"]).collect();
+    assert_eq!(
+        events,
+        [
+            "opened",
+            "connected",
+            "away",
+            "closed",
+            "opened",
+            "back",
+            "caught-up",
+            "away",
+            "closed",
+            "ended",
+        ]
+    );
+    assert_eq!((&entries[0]["transport"], &story["more"]), (&"polling".into(), &false.into()));
+    let last = entries.last().unwrap();
+    assert_eq!(
+        (&last["reason"], &last["outcome"]),
+        (&"server namespace disconnect".into(), &"ended".into())
+    );
+    for (sid, status) in [("AAAAAAAAAAAAAAAAAAAA", 404), ("nobody", 400), ("%ff", 400)] {
+        assert_eq!(server.get(&path(sid)).0, status, "{sid}");
+    }
+}
+
+#[test]
+fn a_reload_changes_who_may_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bowline.toml");
+    let config = |window: &str, stamp: &str| {
+        let text = format!(
+            "[continuity]\nwindow = \"{window}\"\n\
+             [namespaces.\"/\"]\nhandler = \"echo\"\nstamp = \"{stamp}\"\n"
+        );
+        fs::write(&file, text).unwrap();
+    };
+    config("2m", "never");
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    let client = Client::connect_with(server.public, r#"{"recovery":true}"#);
+    assert_eq!(client.pid, None);
+    config("1ms", "always");
+    let control = UnixStream::connect(server.state.path().join("control.sock")).unwrap();
+    let (status, answer) = exchange(control, "POST", "/api/v1/reload", &[JSON], "localhost", "");
+    let applied = serde_json::json!(["continuity.window", "namespaces.*.stamp"]);
+    assert_eq!((status, &json(&answer)["applied"]), (200, &applied), "{answer}");
+    let client = Client::connect_with(server.public, "");
+    let pid = client.pid.clone().unwrap();
+    client.post("1");
+    let total = || json(&server.get("/api/v1/sockets").1)["total"].clone();
+    until("its time is over", || Some(()).filter(|()| total() == 1));
+    let again = Client::connect_with(server.public, &format!(r#"{{"pid":"{pid}"}}"#));
+    assert_ne!(again.socket, client.socket);
+    server.counts("bowline_recoveries_total{outcome=\"window\"} 1");
+}
+
+/// Asks again until something is so.
+fn until<T>(what: &str, ask: impl Fn() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(found) = ask() {
+            return found;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("waited in vain: {what}");
+}
+
 /// A client that polls, in the namespace `/`.
 struct Client {
     server: SocketAddr,
     session: String,
     /// Its Socket.IO sid.
     socket: String,
+    /// What it comes back with.
+    pid: Option<String>,
+    /// What came with the answer to its CONNECT.
+    early: Option<String>,
 }
 
 impl Client {
     fn connect(server: SocketAddr) -> Self {
-        let mut client = Self { server, session: String::new(), socket: String::new() };
+        Self::connect_with(server, "")
+    }
+
+    fn connect_with(server: SocketAddr, auth: &str) -> Self {
+        let (session, socket) = (String::new(), String::new());
+        let mut client = Self { server, session, socket, pid: None, early: None };
         let open = client.poll();
         client.session = json(&open[1..])["sid"].as_str().unwrap().to_owned();
-        client.post("40");
-        let connected = client.poll();
-        let connected = connected.strip_prefix("40").unwrap();
-        client.socket = json(connected)["sid"].as_str().unwrap().to_owned();
+        client.post(&format!("40{auth}"));
+        let answer = client.poll();
+        let (connected, early) = match answer.split_once('\u{1e}') {
+            Some((connected, early)) => (connected, Some(early.to_owned())),
+            None => (&*answer, None),
+        };
+        let connected = json(connected.strip_prefix("40").unwrap());
+        client.socket = connected["sid"].as_str().unwrap().to_owned();
+        client.pid = connected["pid"].as_str().map(str::to_owned);
+        client.early = early;
         client
     }
 
@@ -234,6 +361,11 @@ impl Server {
 
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
         ask(self.admin, method, path, headers, body)
+    }
+
+    /// Whether `/metrics` has this line, at once or soon.
+    fn counts(&self, line: &str) {
+        until(line, || Some(()).filter(|()| self.get("/metrics").1.lines().any(|it| it == line)));
     }
 
     fn read_until(&mut self, words: &str) -> String {

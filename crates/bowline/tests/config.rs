@@ -309,7 +309,16 @@ fn the_schema_agrees_with_the_reader() {
         ("[namespaces.\"/x\"]\nhandler = \"echo\"", true),
         ("[namespaces.\"/x\"]", false),
         ("[namespaces.x]\nhandler = \"echo\"", false),
-        ("[continuity]", false),
+        ("[continuity]\nwindow = \"90s\"\nmax-bytes = \"1GiB\"", true),
+        ("[continuity]\ndurability = \"disk\"", false),
+        ("[continuity]\nmax-away = 0", false),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nstamp = \"always\"", true),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nstamp = true", false),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nevent-id = \"/0/id\"", true),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nevent-id = \"/id\"", false),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nsession-key = \"cookie:a\"", true),
+        ("[namespaces.\"/x\"]\nhandler = \"echo\"\nsession-key = \"cookie\"", false),
+        ("[links]", false),
     ];
     for (file, good) in wrong {
         write(directory.path(), "bowline.toml", file);

@@ -45,7 +45,7 @@ fn a_server_is_started_found_restarted_and_stopped() {
     assert_eq!(at.run(&["status", "--json"]).ends(3).json()["state"], "stopped");
     let left: Vec<_> =
         fs::read_dir(at.dir()).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "lock and log are left: {left:?}");
+    assert_eq!(left.len(), 3, "lock, log and what clients may come back to are left: {left:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::{
+        fs::PermissionsExt as _,
         net::{UnixDatagram, UnixStream},
         process::CommandExt as _,
     },
@@ -376,6 +377,52 @@ fn a_signal_to_the_whole_process_group_drains_and_counts_once() {
     assert!(sent.success());
     assert_eq!(socket.read_close(), 1001);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn what_a_client_has_not_seen_is_there_after_a_restart_and_not_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = bowline(&["serve", "--listen", "127.0.0.1:0", "--state-dir"]);
+        command.arg(dir.path());
+        Server::spawn(command, None)
+    };
+    let server = start();
+    let mut socket = WebSocket::open(server.public);
+    let join = |socket: &mut WebSocket, auth: &str| {
+        assert!(socket.read().starts_with("0{"));
+        socket.write(&format!("40/relay,{auth}"));
+        let answer = socket.read();
+        let answer: Value =
+            serde_json::from_str(answer.strip_prefix("40/relay,").unwrap()).unwrap();
+        answer
+    };
+    let joined = join(&mut socket, r#"{"recovery":true}"#);
+    socket.write(r#"42/relay,["seen"]"#);
+    let seen: Value = serde_json::from_str(&socket.read()["42/relay,".len()..]).unwrap();
+    let mut other = WebSocket::open(server.public);
+    join(&mut other, "");
+    drop(socket);
+    other.write(r#"42/relay,["missed"]"#);
+    assert!(other.read().contains("missed"));
+    assert_eq!(server.stop("TERM").code(), Some(0));
+    let state = dir.path().join("continuity.snapshot");
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let server = start();
+    assert!(!state.exists());
+    let ticket = format!(r#"{{"pid":{},"offset":{}}}"#, joined["pid"], seen[1]);
+    let mut socket = WebSocket::open(server.public);
+    assert_eq!(join(&mut socket, &ticket), joined);
+    let missed = socket.read();
+    assert!(missed.starts_with(r#"42/relay,["missed","#), "{missed}");
+
+    kill(server.gateway(), "KILL");
+    server.wait_for_status("another gateway", |status| {
+        status["gateway"]["restarts"]["total"] == 1 && status["gateway"]["state"] == "answering"
+    });
+    let mut socket = WebSocket::open(server.public);
+    assert_ne!(join(&mut socket, &ticket)["sid"], joined["sid"]);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
-use bowline_names::{DisconnectReason, EnvVar, ErrorCode, Exit, Header, Kind, LimitKey, Metric};
+use bowline_names::{
+    DisconnectReason, EnvVar, ErrorCode, Exit, Header, Kind, LimitKey, Metric, RecoveryOutcome,
+};
 
 use crate::root;
 
@@ -50,6 +52,11 @@ fn page() -> String {
     });
     table(&mut page, "Reasons of a disconnect", "reason | when", |rows| {
         for row in DisconnectReason::ALL {
+            rows.push(format!("`{}` | {}", row.name(), row.help()));
+        }
+    });
+    table(&mut page, "Outcomes of a recovery", "outcome | when", |rows| {
+        for row in RecoveryOutcome::ALL {
             rows.push(format!("`{}` | {}", row.name(), row.help()));
         }
     });

@@ -1,7 +1,7 @@
 //! Which request is next. Pure: time and chance arrive as arguments, and what is to be done comes
 //! out of [`Queue::poll`].
 //!
-//! A *lane* is one session's requests: strictly one after the other, in order of arrival, for all its
+//! A *lane* is one client's requests: strictly one after the other, in order of arrival, for all its
 //! sockets. Lanes take turns. Over all lanes at most `max_concurrent` are under way. A job has until
 //! its deadline, from its arrival on; what was never sent by then has failed.
 //!
@@ -42,7 +42,13 @@ pub(crate) struct Limits {
 pub(crate) enum Kind {
     /// The first of a socket.
     Connect,
+    /// Something of a socket that the app knows, and that wants an answer.
     Event,
+    /// A socket has lost its client. Finds a place as a disconnect does, since an app that does not
+    /// hear of it would show somebody who is not there: of one socket at most two such words wait.
+    Away,
+    /// A socket has its client again.
+    Back,
     /// The last of a socket. Finds a place when nothing else does: there is at most one for each
     /// socket, and an app that does not hear of it would keep somebody who has gone.
     Disconnect,
@@ -80,7 +86,7 @@ pub(crate) enum Attempt<J> {
     NotSent { job: J, retry_after: Option<Duration> },
 }
 
-/// The queue of one app. `S` names sessions, `K` sockets, `J` is what a job carries.
+/// The queue of one app. `S` names lanes, `K` sockets, `J` is what a job carries.
 #[derive(Debug)]
 pub(crate) struct Queue<S, K, J> {
     limits: Limits,
@@ -178,7 +184,7 @@ impl<S: Copy + Eq + Hash, K: Copy + Eq, J> Queue<S, K, J> {
         let full = self.waiting >= self.limits.jobs
             || self.waiting_bytes.saturating_add(bytes) > self.limits.bytes
             || in_lane >= self.limits.lane;
-        if full && kind != Kind::Disconnect {
+        if full && matches!(kind, Kind::Connect | Kind::Event) {
             return Err(payload);
         }
         self.next_id += 1;
@@ -202,6 +208,44 @@ impl<S: Copy + Eq + Hash, K: Copy + Eq, J> Queue<S, K, J> {
         self.waiting_bytes += bytes;
         self.settle_lane(session);
         Ok(())
+    }
+
+    /// A socket has gone away, or is back (`kind`), in turn. Returns what will not be sent, as it says nothing
+    /// any more: a client that comes and goes while its app is slow leaves two words at most.
+    pub(crate) fn tell(
+        &mut self,
+        now: Time,
+        session: S,
+        socket: K,
+        kind: Kind,
+        bytes: usize,
+        payload: J,
+    ) -> Vec<J> {
+        // An absence and its end cancel each other: so events stay where the app believes the client to
+        // be there.
+        let (cancelled, said) = match self.words_of(session, socket)[..] {
+            [.., _, (last, Kind::Away)] if kind == Kind::Back => (vec![last], true),
+            [.., (before, _), (last, _)] => (vec![before, last], false),
+            _ => (Vec::new(), false),
+        };
+        let mut dropped: Vec<J> =
+            cancelled.into_iter().filter_map(|id| self.remove_waiting(id)?.payload).collect();
+        if said {
+            dropped.push(payload);
+        } else {
+            let pushed = self.push(now, session, socket, kind, bytes, payload);
+            debug_assert!(pushed.is_ok());
+        }
+        dropped
+    }
+
+    /// What waits to be said of a socket's absence, in order.
+    fn words_of(&self, session: S, socket: K) -> Vec<(JobId, Kind)> {
+        let Some(lane) = self.lanes.get(&session) else { return Vec::new() };
+        let jobs = lane.waiting.iter().filter_map(|id| Some((*id, self.jobs.get(id)?)));
+        let words = jobs
+            .filter(|(_, job)| job.socket == socket && matches!(job.kind, Kind::Away | Kind::Back));
+        words.map(|(id, job)| (id, job.kind)).collect()
     }
 
     /// A socket has left: what waits for it is returned and will not be sent, and `farewell` is

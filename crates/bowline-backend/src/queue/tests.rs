@@ -41,6 +41,12 @@ impl Scene {
         pushed.is_ok()
     }
 
+    fn tell(&mut self, socket: (u8, u8), kind: Kind, job: u32) -> Vec<u32> {
+        let dropped = self.queue.tell(self.now, socket.0, socket, kind, 10, job);
+        self.queue.check();
+        dropped
+    }
+
     fn leave(&mut self, socket: (u8, u8), farewell: u32) -> Vec<u32> {
         let dropped = self.queue.leave(self.now, socket.0, socket, 10, farewell);
         self.queue.check();
@@ -320,6 +326,90 @@ fn a_socket_that_the_app_has_never_heard_of_leaves_without_a_word() {
 }
 
 #[test]
+fn who_is_away_or_back_is_told_in_turn_and_finds_a_place() {
+    let mut scene = Scene::new(LIMITS);
+    for job in 1..=4 {
+        assert!(scene.push(A, job));
+    }
+    // The lane is full, and so is the queue with the next four.
+    assert!(scene.tell(A, Kind::Away, 5).is_empty());
+    for job in 6..=9 {
+        scene.push(B, job);
+    }
+    assert!(scene.tell(A, Kind::Back, 10).is_empty());
+    assert!(!scene.push(A, 11));
+    let mut order = Vec::new();
+    while let Some(job) = scene.poll().0.first().copied() {
+        order.push(job);
+        scene.over(job);
+        for other in scene.running.keys().copied().collect::<Vec<_>>() {
+            scene.over(other);
+        }
+    }
+    order.retain(|job| !(6..=9).contains(job));
+    assert_eq!(order, [1, 2, 3, 4, 5, 10]);
+}
+
+#[test]
+fn a_socket_that_comes_and_goes_has_two_words_waiting_at_most() {
+    let mut scene = Scene::new(LIMITS);
+    // Its lane is busy.
+    scene.push(A, 1);
+    scene.starts(&[1]);
+    assert!(scene.tell(A, Kind::Away, 2).is_empty());
+    assert!(scene.tell(A, Kind::Back, 3).is_empty());
+    scene.push(A, 4);
+    // Away, back and away again is away; the event is one of somebody who is there.
+    assert_eq!(scene.tell(A, Kind::Away, 5), [2, 3]);
+    scene.tell(A, Kind::Back, 6);
+    // Another socket of the lane has its own words.
+    assert!(scene.tell((1, 1), Kind::Away, 7).is_empty());
+    for round in 0..100 {
+        let (away, back) = (10 + 2 * round, 11 + 2 * round);
+        let last = scene.tell(A, Kind::Away, away);
+        assert_eq!(last.len(), 2);
+        assert!(scene.tell(A, Kind::Back, back).is_empty());
+    }
+    assert_eq!(scene.queue.waiting(), 4);
+    scene.over(1);
+    for job in [4, 7, 208, 209] {
+        scene.starts(&[job]);
+        scene.over(job);
+    }
+    assert!(scene.queue.jobs.is_empty());
+}
+
+#[test]
+fn a_word_on_an_absence_that_the_app_has_not_heard_of_is_saved() {
+    let mut scene = Scene::new(LIMITS);
+    scene.tell(A, Kind::Away, 1);
+    scene.starts(&[1]);
+    scene.tell(A, Kind::Back, 2);
+    scene.push(A, 3);
+    scene.tell(A, Kind::Away, 4);
+    // It has heard that the socket is away, and hears once that it is back.
+    assert_eq!(scene.tell(A, Kind::Back, 5), [4, 5]);
+    scene.over(1);
+    scene.starts(&[2]);
+    scene.over(2);
+    scene.starts(&[3]);
+    scene.over(3);
+    scene.starts(&[]);
+}
+
+#[test]
+fn who_leaves_while_away_is_only_said_to_have_left() {
+    let mut scene = Scene::new(LIMITS);
+    scene.push(A, 1);
+    scene.starts(&[1]);
+    scene.tell(A, Kind::Away, 2);
+    scene.tell(A, Kind::Back, 3);
+    assert_eq!(scene.leave(A, 99), [2, 3]);
+    scene.over(1);
+    scene.starts(&[99]);
+}
+
+#[test]
 fn an_event_whose_socket_left_is_not_sent_a_second_time() {
     let mut scene = Scene::new(LIMITS);
     scene.push(A, 1);
@@ -372,6 +462,11 @@ enum Step {
         session: u8,
         socket: u8,
     },
+    /// Goes away, or comes back.
+    Tell {
+        session: u8,
+        socket: u8,
+    },
     Leave {
         session: u8,
         socket: u8,
@@ -387,6 +482,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0..4u8, 0..2u8).prop_map(|(session, socket)| Step::Push { session, socket }),
+        2 => (0..4u8, 0..2u8).prop_map(|(session, socket)| Step::Tell { session, socket }),
         1 => (0..4u8, 0..2u8).prop_map(|(session, socket)| Step::Leave { session, socket }),
         2 => prop_oneof![0..200u64, 0..6_000u64].prop_map(Step::Wait),
         5 => (any::<usize>(), 0..5u8).prop_map(|(which, how)| Step::Finish { which, how }),
@@ -406,6 +502,7 @@ enum Fate {
 enum Known {
     Never,
     Here,
+    Away,
 }
 
 proptest! {
@@ -462,8 +559,34 @@ proptest! {
                     let kind = if first { Kind::Connect } else { Kind::Event };
                     if scene.push_as(socket, kind, job) {
                         jobs.push((socket, kind, Fate::Waiting, scene.now));
-                        known.insert(socket, Known::Here);
+                        known.entry(socket).or_insert(Known::Here);
                     }
+                }
+                Step::Tell { session, socket } => {
+                    let socket = (session, socket);
+                    let (kind, then) = match known.get(&socket) {
+                        Some(Known::Here) => (Kind::Away, Known::Away),
+                        Some(Known::Away) => (Kind::Back, Known::Here),
+                        Some(Known::Never) | None => continue,
+                    };
+                    known.insert(socket, then);
+                    let job = jobs.len() as u32;
+                    jobs.push((socket, kind, Fate::Waiting, scene.now));
+                    for job in scene.tell(socket, kind, job) {
+                        let (of, kind, fate, _) = &mut jobs[job as usize];
+                        prop_assert_eq!((*of, *fate), (socket, Fate::Waiting));
+                        prop_assert!(matches!(kind, Kind::Away | Kind::Back));
+                        *fate = Fate::Over;
+                    }
+                    // The last word that waits is what is so; if none does, the app knows it.
+                    let words = jobs.iter().filter(|(of, kind, fate, _)| {
+                        *of == socket
+                            && *fate == Fate::Waiting
+                            && matches!(kind, Kind::Away | Kind::Back)
+                    });
+                    let words: Vec<Kind> = words.map(|(_, kind, ..)| *kind).collect();
+                    prop_assert!(words.len() <= 3, "{:?}", words);
+                    prop_assert!(words.last().is_none_or(|last| *last == kind));
                 }
                 Step::Leave { session, socket } => {
                     let socket = (session, socket);

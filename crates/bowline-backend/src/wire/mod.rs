@@ -80,9 +80,26 @@ impl View {
         }
         self.rooms.retain(|room| !answer.leave.contains(room));
     }
+
+    fn data(&self) -> &str {
+        self.data.as_ref().map_or("{}", |data| &**data.text())
+    }
+
+    /// Writes it into an object that has begun.
+    fn push(&self, out: &mut String) {
+        out.push_str(",\"rooms\":[");
+        for (index, room) in self.rooms.iter().enumerate() {
+            if index > 0 {
+                out.push(',');
+            }
+            push_text(out, room);
+        }
+        out.push_str("],\"data\":");
+        out.push_str(self.data());
+    }
 }
 
-/// A client asks to join.
+/// A client asks to join, or comes back and is asked who it is once more.
 pub(crate) struct Connect<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) sid: &'a str,
@@ -93,6 +110,8 @@ pub(crate) struct Connect<'a> {
     /// Without the question mark.
     pub(crate) query: &'a str,
     pub(crate) address: Option<IpAddr>,
+    /// What the app knows of it, if it is a client that comes back.
+    pub(crate) recovered: Option<&'a View>,
 }
 
 impl Connect<'_> {
@@ -112,7 +131,11 @@ impl Connect<'_> {
             Some(address) => push_text(&mut out, &address.to_string()),
             None => out.push_str("null"),
         }
-        out.push_str(",\"recovered\":false}");
+        if let Some(view) = self.recovered {
+            view.push(&mut out);
+        }
+        out.push_str(",\"recovered\":");
+        out.push_str(if self.recovered.is_some() { "true}" } else { "false}" });
         out
     }
 }
@@ -131,18 +154,9 @@ impl Event<'_> {
     pub(crate) fn body(&self) -> String {
         let rest = self.args.rest();
         let args = binary::to_app(&rest);
-        let data = self.view.data.as_ref().map_or("{}", |data| &**data.text());
-        let mut out = String::with_capacity(192 + args.len() + data.len());
+        let mut out = String::with_capacity(192 + args.len() + self.view.data().len());
         begin(&mut out, "event", self.namespace, self.sid);
-        out.push_str(",\"rooms\":[");
-        for (index, room) in self.view.rooms.iter().enumerate() {
-            if index > 0 {
-                out.push(',');
-            }
-            push_text(&mut out, room);
-        }
-        out.push_str("],\"data\":");
-        out.push_str(data);
+        self.view.push(&mut out);
         out.push_str(",\"event\":");
         push_text(&mut out, &self.args.name().unwrap_or_default());
         out.push_str(",\"args\":");
@@ -153,14 +167,35 @@ impl Event<'_> {
     }
 }
 
-/// The body of the request that says a socket has left.
-pub(crate) fn disconnect_body(namespace: &str, sid: &str, reason: &str) -> String {
-    let mut out = String::with_capacity(128);
-    begin(&mut out, "disconnect", namespace, sid);
-    out.push_str(",\"reason\":");
-    push_text(&mut out, reason);
-    out.push('}');
-    out
+/// What is told of a socket, whatever the answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News<'a> {
+    /// It has lost its client, who may come back.
+    Away(&'a str),
+    /// Its client is there again.
+    Back,
+    /// It has left.
+    Disconnect(&'a str),
+}
+
+impl News<'_> {
+    /// The body of the request.
+    pub(crate) fn body(self, namespace: &str, sid: &str) -> String {
+        let (kind, reason) = match self {
+            Self::Away(reason) => ("away", Some(reason)),
+            Self::Back => ("back", None),
+            Self::Disconnect(reason) => ("disconnect", Some(reason)),
+        };
+        let mut out = String::with_capacity(128);
+        begin(&mut out, kind, namespace, sid);
+        out.push_str(",\"reason\":");
+        match reason {
+            Some(reason) => push_text(&mut out, reason),
+            None => out.push_str("null"),
+        }
+        out.push('}');
+        out
+    }
 }
 
 /// What every request begins with.
@@ -224,6 +259,7 @@ mod tests {
             headers: &headers,
             query: "EIO=4&room=a+b&room=%C3%A9&empty",
             address: Some(IpAddr::from([127, 0, 0, 1])),
+            recovered: None,
         };
         let wanted = concat!(
             r#"{"type":"connect","namespace":"/chat","sid":"abc","auth":{"token":"t"},"#,
@@ -232,11 +268,22 @@ mod tests {
             r#""address":"127.0.0.1","recovered":false}"#,
         );
         assert_eq!(connect.body(), wanted);
-        let bare =
-            Connect { namespace: "/", sid: "", auth: None, headers: &[], query: "", address: None };
+        let view = View { rooms: vec!["a".into()], data: SocketData::new(r#"{"user":7}"#).ok() };
+        let bare = Connect {
+            namespace: "/",
+            sid: "",
+            auth: None,
+            headers: &[],
+            query: "",
+            address: None,
+            recovered: Some(&view),
+        };
         let body: Value = serde_json::from_str(&bare.body()).unwrap();
         assert_eq!((&body["auth"], &body["headers"]), (&json!(null), &json!({})));
         assert_eq!((&body["query"], &body["address"]), (&json!({}), &json!(null)));
+        // Who comes back is somebody whom the app knows.
+        assert_eq!(body["recovered"], true);
+        assert_eq!((&body["rooms"], &body["data"]), (&json!(["a"]), &json!({"user": 7})));
     }
 
     #[test]
@@ -280,10 +327,17 @@ mod tests {
     }
 
     #[test]
-    fn a_disconnect_has_its_reason() {
-        let wanted =
-            r#"{"type":"disconnect","namespace":"/a","sid":"s","reason":"transport close"}"#;
-        assert_eq!(disconnect_body("/a", "s", "transport close"), wanted);
+    fn who_goes_away_or_leaves_has_a_reason_and_who_is_back_has_none() {
+        let body = |news: News<'_>| news.body("/a", "s");
+        for (news, kind, reason) in [
+            (News::Away("ping timeout"), "away", r#""ping timeout""#),
+            (News::Back, "back", "null"),
+            (News::Disconnect("transport close"), "disconnect", r#""transport close""#),
+        ] {
+            let wanted =
+                format!(r#"{{"type":"{kind}","namespace":"/a","sid":"s","reason":{reason}}}"#);
+            assert_eq!(body(news), wanted);
+        }
     }
 
     #[test]
@@ -296,6 +350,7 @@ mod tests {
             headers: &headers,
             query: "__proto__=1&constructor=2",
             address: None,
+            recovered: None,
         };
         let body: Value = serde_json::from_str(&connect.body()).unwrap();
         assert_eq!(body["headers"]["__proto__"], json!(["1"]));

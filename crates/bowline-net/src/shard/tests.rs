@@ -389,7 +389,13 @@ fn handshake() -> Arc<Handshake> {
 }
 
 fn request(sid: Sid, version: Version) -> SessionRequest {
-    SessionRequest { sid, transport: TransportName::Polling, version, upgrade: false }
+    SessionRequest {
+        sid,
+        transport: TransportName::Polling,
+        version,
+        upgrade: false,
+        timestamp: None,
+    }
 }
 
 fn say(mut client: &TcpStream, text: &str) {

@@ -6,14 +6,19 @@ use std::{
     time::Duration,
 };
 
-use bowline_proto::websocket::{DecodeConfig, Decoder, Incoming, Message, OpCode, Role, encode};
+use bowline_proto::{
+    Sid,
+    websocket::{DecodeConfig, Decoder, Incoming, Message, OpCode, Role, encode},
+};
 
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// A client on a WebSocket.
 pub(crate) struct Client {
-    stream: TcpStream,
+    /// The shard that owns its session.
+    pub(crate) shard: u8,
+    pub(crate) stream: TcpStream,
     decoder: Decoder,
     received: Vec<u8>,
 }
@@ -41,8 +46,10 @@ impl Client {
         };
         assert!(received.starts_with(b"HTTP/1.1 101"));
         received.drain(..end);
-        let mut client = Self { stream, decoder: Decoder::new(Role::Client), received };
-        assert!(client.hear().starts_with('0'));
+        let mut client = Self { shard: 0, stream, decoder: Decoder::new(Role::Client), received };
+        let open = client.hear();
+        let sid = open.strip_prefix("0{\"sid\":\"").unwrap();
+        client.shard = sid[..Sid::TEXT_LEN].parse::<Sid>().unwrap().shard();
         client
     }
 
@@ -58,24 +65,32 @@ impl Client {
 
     /// The next message, a binary one as `<1 2 3>`.
     pub(crate) fn hear(&mut self) -> String {
+        match self.next() {
+            Some(Incoming::Message(Message::Text(text))) => text.to_string(),
+            Some(Incoming::Message(Message::Binary(bytes))) => {
+                let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
+                format!("<{}>", numbers.join(" "))
+            }
+            other => panic!("shard {}: {other:?}", self.shard),
+        }
+    }
+
+    /// Whatever comes next; `None` if the server has closed without a close frame.
+    pub(crate) fn next(&mut self) -> Option<Incoming> {
         let config = DecodeConfig { max_message_bytes: 10_000_000, deflate: false };
         loop {
             let mut input = &mut *self.received;
             let incoming = self.decoder.decode(&config, &mut input).unwrap();
             let rest = input.len();
             self.received.drain(..self.received.len() - rest);
-            match incoming {
-                Some(Incoming::Message(Message::Text(text))) => return text.to_string(),
-                Some(Incoming::Message(Message::Binary(bytes))) => {
-                    let numbers: Vec<_> = bytes.iter().map(u8::to_string).collect();
-                    return format!("<{}>", numbers.join(" "));
-                }
-                Some(other) => panic!("{other:?}"),
-                None => {}
+            if incoming.is_some() {
+                return incoming;
             }
             let mut bytes = vec![0; 64 * 1024];
             let count = self.stream.read(&mut bytes).unwrap();
-            assert!(count > 0, "the server closed without a close frame");
+            if count == 0 {
+                return None;
+            }
             self.received.extend_from_slice(&bytes[..count]);
         }
     }

@@ -44,6 +44,10 @@ pub struct Config {
     /// How polling bodies are written; with `base64` the server is asked for `b64=1`. JSONP is for
     /// browsers and is not spoken. Default none of both.
     pub style: PollStyle,
+    /// From which number on events that ask for an ack are counted in each namespace. A server that
+    /// recovers a session may send acks of the one before, so whoever goes on with a
+    /// [`Recall`](super::Recall) must not use their numbers again. Default 0.
+    pub acks_from: u64,
     /// From [`Input::Open`](super::Input::Open) to the open packet. Default 20 s, as the official
     /// clients.
     pub open_timeout: Duration,
@@ -70,6 +74,7 @@ impl Default for Config {
             path: "/socket.io/".to_owned(),
             query: String::new(),
             style: PollStyle::default(),
+            acks_from: 0,
             open_timeout: Duration::from_secs(20),
             upgrade_timeout: Duration::from_secs(10),
             join_timeout: Duration::from_secs(20),

@@ -23,6 +23,7 @@ mod namespaces;
 #[cfg(test)]
 mod pair;
 mod phase;
+mod recall;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ use bytestring::ByteString;
 pub use config::{Config, Protocol, Transports};
 pub use engine::Handshake;
 pub use phase::{Phase, Step};
+pub use recall::Recall;
 
 use crate::{
     Time,

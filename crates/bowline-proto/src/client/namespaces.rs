@@ -109,7 +109,7 @@ impl Client {
             namespace.clone(),
             Member {
                 state: State::Waiting { auth },
-                next_ack: 0,
+                next_ack: self.config.acks_from,
                 acks: BTreeMap::new(),
                 held: Vec::new(),
             },
@@ -307,7 +307,7 @@ impl Client {
                         namespace.clone(),
                         Member {
                             state: State::Joined,
-                            next_ack: 0,
+                            next_ack: self.config.acks_from,
                             acks: BTreeMap::new(),
                             held: Vec::new(),
                         },

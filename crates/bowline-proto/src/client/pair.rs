@@ -121,7 +121,11 @@ impl World {
         ping_interval: Duration,
         ping_timeout: Duration,
     ) -> Self {
-        let rule = NamespaceRule { pattern: NamespacePattern::new("/"), handler: 0 };
+        let rule = NamespaceRule {
+            pattern: NamespacePattern::new("/"),
+            handler: 0,
+            keeping: hub::Keeping::default(),
+        };
         let config = hub::Config {
             ping_interval,
             ping_timeout,
@@ -263,9 +267,11 @@ impl World {
             Some((content_type, bytes)) => {
                 let binary = content_type == "application/octet-stream";
                 let body = PostBody::Whole { body: bytes.clone(), binary };
-                wall::Input::Post { exchange, session, body }
+                wall::Input::Post { exchange, session, body, timestamp: None }
             }
-            None if request.target.contains("&sid=") => wall::Input::Get { exchange, session },
+            None if request.target.contains("&sid=") => {
+                wall::Input::Get { exchange, session, timestamp: None }
+            }
             None => {
                 let (origin, handshake) = (Origin::Polling(exchange), self.handshake());
                 wall::Input::Open { id: session, origin, handshake }
@@ -434,7 +440,10 @@ impl World {
                     }
                     wall::Output::Deliver { event, .. } => self.server_hears(event),
                     wall::Output::Close { .. } => self.wire = Wire::None,
-                    wall::Output::Forward(_) | wall::Output::Reached { .. } => {}
+                    wall::Output::Forward(_)
+                    | wall::Output::Reached { .. }
+                    | wall::Output::Tell { .. }
+                    | wall::Output::Settled { .. } => {}
                 }
             }
         }
@@ -445,10 +454,10 @@ impl World {
             wall::Event::Connect { socket, .. } => {
                 self.ids += 1;
                 let id = Sid::new(0, [self.ids; 14]);
-                self.commands.push_back(Command::Accept { socket, id });
+                self.commands.push_back(Command::Accept { socket, id, pid: id });
                 self.socket = Some(socket);
             }
-            wall::Event::Event { socket, args, ack } => {
+            wall::Event::Event { socket, args, ack, .. } => {
                 self.heard_by_server.push(number(&args));
                 self.commands.push_back(match ack {
                     Some(id) => Command::Ack { socket, id, args: args.rest() },

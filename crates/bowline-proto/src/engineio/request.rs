@@ -116,6 +116,9 @@ pub struct Query {
     pub sid: Option<String>,
     /// `b64` and `j`.
     pub style: PollStyle,
+    /// A number made of `t`, which clients set to something new in each request, so that no cache
+    /// answers it. Two that are alike are one request that a proxy has repeated.
+    pub timestamp: Option<u64>,
 }
 
 impl Query {
@@ -124,8 +127,13 @@ impl Query {
     /// It is read as `application/x-www-form-urlencoded`; of a parameter that is given more than
     /// once the last value counts, as in the reference.
     pub fn parse(raw: &str) -> Self {
-        let mut query =
-            Self { transport: None, version: Version::V3, sid: None, style: PollStyle::default() };
+        let mut query = Self {
+            transport: None,
+            version: Version::V3,
+            sid: None,
+            style: PollStyle::default(),
+            timestamp: None,
+        };
         for (key, value) in form_pairs(raw) {
             match &*key {
                 "transport" => {
@@ -136,6 +144,7 @@ impl Query {
                     }
                 }
                 "EIO" => query.version = if value == "4" { Version::V4 } else { Version::V3 },
+                "t" => query.timestamp = Some(fnv(value.as_bytes())),
                 "sid" => query.sid = Some(value.into_owned()).filter(|sid| !sid.is_empty()),
                 "b64" => query.style.base64 = !value.is_empty(),
                 "j" => {
@@ -148,6 +157,12 @@ impl Query {
         }
         query
     }
+}
+
+/// FNV-1a: whoever makes two of theirs alike harms nobody else.
+fn fnv(bytes: &[u8]) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// Digits of `j` that are kept, and written into every body: as many as a 64-bit number has.
@@ -214,6 +229,8 @@ pub struct SessionRequest {
     pub version: Version,
     /// Whether it is a WebSocket upgrade.
     pub upgrade: bool,
+    /// What tells it from others: see [`Query::timestamp`].
+    pub timestamp: Option<u64>,
 }
 
 impl SessionRequest {
@@ -261,6 +278,7 @@ pub fn verify(head: &RequestHead<'_>, config: &RequestConfig<'_>) -> Result<Rout
             transport,
             version: query.version,
             upgrade: head.upgrade,
+            timestamp: query.timestamp,
         }));
     }
     if head.method != "GET" {
@@ -509,6 +527,7 @@ mod tests {
             transport,
             version: Version::V4,
             upgrade,
+            timestamp: None,
         };
         let polling = Some((Polling, Version::V4));
         let websocket = Some((WebSocket, Version::V4));

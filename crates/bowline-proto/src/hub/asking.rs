@@ -2,15 +2,18 @@
 
 use super::{
     Hub, SHARED_ACKS_FROM,
-    namespace::{Leg, NamespaceKey, PendingAck},
+    namespace::{Leg, NamespaceKey},
 };
-use crate::{
-    Timer,
-    limit::LimitKey,
-    wall::{AckError, AckRequest, Broadcast, Event},
-};
+use crate::wall::{AckError, AckRequest, Broadcast, Event};
 
 impl Hub {
+    /// A socket has come that owes an ack of this number: no other one gets it, if it is one that
+    /// many share.
+    pub(super) fn pass_shared_ack(&mut self, id: u64) {
+        let shared = u32::try_from(id).ok().and_then(|id| id.checked_sub(SHARED_ACKS_FROM));
+        self.shared_acks = self.shared_acks.max(shared.unwrap_or(0) % SHARED_ACKS_FROM);
+    }
+
     /// Notes the ack that every receiver of a broadcast owes from now on. Returns its number, which
     /// is the same for all of them so that they can share a frame, and how many they are.
     ///
@@ -19,34 +22,24 @@ impl Hub {
         &mut self,
         broadcast: &Broadcast,
         namespace: NamespaceKey,
-        AckRequest { token, timeout }: AckRequest,
+        request: AckRequest,
     ) -> (u64, usize) {
-        let pending_max = self.config.limits.pending_acks_per_session;
-        let deadline = self.now + timeout;
         self.shared_acks = (self.shared_acks + 1) % SHARED_ACKS_FROM;
         let id = u64::from(SHARED_ACKS_FROM + self.shared_acks);
         let mut count = 0;
         let mut not_asked = Vec::new();
         let mut walk = self.walk(broadcast, namespace, Leg::Any);
         while let Some(member) = self.next_member(&mut walk) {
-            let Some(session) = self.sessions.get_mut(member.session) else { continue };
-            let Some(socket) = self.sockets.get_mut(member.socket) else { continue };
-            let Some(sid) = socket.id else { continue };
-            count += 1;
-            if session.pending_acks as usize >= pending_max {
-                not_asked.push((member.socket, sid));
+            let Some(sid) = self.sockets.get(member.socket).and_then(|socket| socket.id) else {
                 continue;
-            }
-            socket.extras_mut().pending_acks.insert(id, PendingAck { token, deadline });
-            session.pending_acks += 1;
-            if deadline < session.ack_by() {
-                session.set_ack_by(deadline);
-                self.timers.push(deadline, Timer::Ack, member.session);
+            };
+            count += 1;
+            if !self.owe(member.socket, id, request, &broadcast.args) {
+                not_asked.push((member.socket, sid));
             }
         }
         for (socket, sid) in not_asked {
-            self.stats.on_limit(LimitKey::PendingAcksPerSession);
-            let result = Err(AckError::TooMany);
+            let (token, result) = (request.token, Err(AckError::TooMany));
             self.deliver(socket, Event::Ack { socket, id: sid, token, result });
         }
         (id, count)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 
+use super::EventIdPath;
 use crate::{
     limit::{self, Limits},
     wall::HandlerId,
@@ -42,8 +43,48 @@ pub struct Config {
     pub keep_headers: bool,
     /// What one session may hold or do.
     pub limits: Limits,
+    /// How sessions outlive their transports.
+    pub continuity: Continuity,
     /// Which namespaces there are. The first rule that matches a name is the one.
     pub namespaces: Vec<NamespaceRule>,
+}
+
+/// How sessions outlive their transports: `[continuity]`, and what the shards of a process share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continuity {
+    /// The index of this shard.
+    pub shard: u8,
+    /// What the offsets of this log begin with. Drawn by the shell for a new log, taken from the
+    /// file with a saved one.
+    pub epoch: u32,
+    /// With which names are made into pids; the same on all shards, and saved with the log.
+    pub key: [u8; 16],
+    /// The number of the last record that the saved log had. Zero for a new log.
+    pub head: u64,
+    /// Whether an [`Input::Restore`](crate::Input::Restore) will come. CONNECTs with a pid wait for it.
+    pub loading: bool,
+    /// `continuity.window`: how long a client may stay away. Default 2 min.
+    pub window: Duration,
+    /// What this shard's log may take: its share of `continuity.max-bytes`. Default 256 MB.
+    pub log_bytes: usize,
+    /// How many sockets of this shard may be away: its share of `continuity.max-away`. Default
+    /// 100,000.
+    pub away_max: usize,
+}
+
+impl Default for Continuity {
+    fn default() -> Self {
+        Self {
+            shard: 0,
+            epoch: 0,
+            key: [0; 16],
+            head: 0,
+            loading: false,
+            window: Duration::from_secs(120),
+            log_bytes: 256_000_000,
+            away_max: 100_000,
+        }
+    }
 }
 
 impl Default for Config {
@@ -59,12 +100,25 @@ impl Default for Config {
             allow_eio3: true,
             keep_headers: false,
             limits: Limits::default(),
+            continuity: Continuity::default(),
             namespaces: Vec::new(),
         }
     }
 }
 
 impl Config {
+    /// Whether some namespace names its clients by a cookie, so that headers are kept until the last
+    /// of them has been joined.
+    pub(super) fn names_by_cookie(&self) -> bool {
+        let by_cookie = |source: &SessionKeySource| matches!(source, SessionKeySource::Cookie(_));
+        self.namespaces.iter().any(|rule| rule.keeping.session_key.as_ref().is_some_and(by_cookie))
+    }
+
+    /// Whether clients of some namespace name their events.
+    pub(super) fn names_events(&self) -> bool {
+        self.namespaces.iter().any(|rule| rule.keeping.event_id.is_some())
+    }
+
     /// The first rule that a namespace falls under.
     pub(super) fn rule_for(&self, name: &str) -> Option<&NamespaceRule> {
         if name.len() > limit::NAMESPACE_NAME_BYTES {
@@ -81,6 +135,52 @@ pub struct NamespaceRule {
     pub pattern: NamespacePattern,
     /// Who handles them.
     pub handler: HandlerId,
+    /// Who of them is kept over the end of a transport, and how.
+    pub keeping: Keeping,
+}
+
+/// How a namespace keeps its sockets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// `stamp`: who gets offsets and a pid.
+    pub stamp: Stamp,
+    /// `on-doubt`: what becomes of events that a client without offsets may have or may not have.
+    pub on_doubt: OnDoubt,
+    /// `event-id`: where clients put an id into their events, so that none is handled twice.
+    pub event_id: Option<EventIdPath>,
+    /// `session-key`: what names the sockets of clients that get no pid.
+    pub session_key: Option<SessionKeySource>,
+}
+
+/// `stamp`: who gets an offset as an extra last argument of each event, and a pid to come back with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stamp {
+    /// Browsers, and clients that ask for it: with a `pid`, or `recovery: true` in their auth.
+    #[default]
+    Auto,
+    /// Every client but those of EIO 3.
+    Always,
+    /// Nobody.
+    Never,
+}
+
+/// `on-doubt`: what becomes of events that were sent, and whose arrival nothing proves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnDoubt {
+    /// They are sent again: at least once.
+    #[default]
+    Repeat,
+    /// They are not: at most once.
+    Skip,
+}
+
+/// `session-key`: where the name of a client stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionKeySource {
+    /// In the cookie of this name.
+    Cookie(ByteString),
+    /// In a claim of its token: [`Command::Claim`](crate::Command::Claim) says it.
+    Claim,
 }
 
 /// The name of a namespace, in which each `*` stands for any run of characters but `/`.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::{GOING_AWAY, Hub, Measured, POLICY, Protocol, Receivers, UpgradeFailure};
+use super::{GOING_AWAY, Happened, Hub, Measured, POLICY, Protocol, Receivers, UpgradeFailure};
 use crate::{
     ExchangeId, Output, SessionKey, Sid, Time, Timer, TransportId,
-    engineio::{self, DecodeError, Packet, PacketKind, RequestError, Version, payload},
+    engineio::{
+        self, DecodeError, Packet, PacketKind, RequestError, TransportName, Version, payload,
+    },
     limit::{self, LimitKey},
     session::{Heartbeat, NEVER, Phase, Polling, Probe, Session, Step},
     socketio,
@@ -52,6 +54,10 @@ impl Hub {
             Version::V3 => Heartbeat::AwaitingPing(self.terms.client_ping_by(now)),
             Version::V4 => Heartbeat::Resting(now + self.terms.ping_interval),
         };
+        let transport = match origin {
+            Origin::Polling(_) => TransportName::Polling,
+            Origin::WebSocket { .. } => TransportName::WebSocket,
+        };
         let (connect_by, kept) = match self.config.protocol {
             Protocol::SocketIo => (now + self.config.connect_timeout, Some(Arc::clone(&handshake))),
             // Its handler is told once, now.
@@ -63,6 +69,8 @@ impl Hub {
             terms: Arc::clone(&self.terms),
             opened: now,
             own: handshake.own,
+            browser: handshake.is_browser(),
+            catching_up: 0,
             phase,
             base64: handshake.poll_style.base64,
             deflate,
@@ -82,6 +90,7 @@ impl Hub {
         });
         self.by_sid.insert(id, key);
         self.count_leg(key, 1);
+        self.note(key, Happened::Opened(transport));
         self.arm_heartbeat(key);
         if connect_by != NEVER {
             self.timers.push(connect_by, Timer::Connect, key);
@@ -134,10 +143,19 @@ impl Hub {
         }
     }
 
-    pub(super) fn on_get(&mut self, exchange: ExchangeId, id: Sid) {
+    pub(super) fn on_get(&mut self, exchange: ExchangeId, id: Sid, timestamp: Option<u64>) {
         let Some(key) = self.find_polling(exchange, id) else { return };
+        let kept = self.has_kept(key);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(polling) = session.polling.as_deref_mut() else { return };
+        let before = std::mem::replace(&mut polling.get_timestamp, timestamp);
+        if kept && timestamp.is_some() && before == timestamp && polling.get.is_none() {
+            // A proxy has lost the answer and asks again. What was in it is lost; the client comes
+            // back and gets it from the log.
+            self.respond(exchange, Response::Status(400));
+            self.end(key, DisconnectReason::TransportError, Farewell::PLAIN);
+            return;
+        }
         if let Some(overlapped) = polling.get.take() {
             // The pending poll hears `1`, this one 400: the client has lost count of its polls.
             self.by_exchange.remove(&overlapped);
@@ -149,10 +167,14 @@ impl Hub {
             return;
         }
         polling.get = Some(exchange);
-        if let Some(arrived) = polling.answered.take() {
-            self.by_exchange.remove(&arrived);
-        }
+        let arrived = polling.answered.take();
         self.by_exchange.insert(exchange, key);
+        if let Some(arrived) = arrived {
+            self.by_exchange.remove(&arrived);
+            self.confirm_poll(key);
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(polling) = session.polling.as_deref() else { return };
         if session.phase == Phase::Closing {
             self.say_last_words(key);
             return;
@@ -160,6 +182,35 @@ impl Hub {
         if !polling.queue.is_empty() || session.phase == Phase::Probed {
             self.list_poll(key);
         }
+        self.resume_replays(key);
+    }
+
+    /// Whether this is a POST that a proxy has sent a second time. It is taken as the first was.
+    pub(super) fn is_repeated_post(
+        &mut self,
+        exchange: ExchangeId,
+        id: Sid,
+        timestamp: Option<u64>,
+    ) -> bool {
+        let Some(key) = self.by_sid.get(&id).copied() else { return false };
+        let kept = self.has_kept(key);
+        let Some(polling) = self.sessions.get_mut(key).and_then(|s| s.polling.as_deref_mut())
+        else {
+            return false;
+        };
+        let before = std::mem::replace(&mut polling.post_timestamp, timestamp);
+        let repeated = kept && timestamp.is_some() && before == timestamp;
+        if repeated {
+            polling.post.take_if(|post| *post == exchange);
+            self.by_exchange.remove(&exchange);
+            self.respond(exchange, Response::Taken);
+        }
+        repeated
+    }
+
+    fn has_kept(&self, key: SessionKey) -> bool {
+        let sockets = self.sessions.get(key).map_or(&[][..], |session| &session.sockets);
+        sockets.iter().any(|key| self.sockets.get(*key).is_some_and(|it| it.kept.is_some()))
     }
 
     pub(super) fn on_post_begun(&mut self, exchange: ExchangeId, id: Sid) {
@@ -291,6 +342,7 @@ impl Hub {
                 self.stats.packets_in += u64::from(!session.own);
                 self.stats.packets_out += u64::from(!session.own);
                 self.send_one(transport, frame);
+                self.note(key, Happened::Probed);
                 self.list_poll(key);
             }
             Ok(packet) if packet.kind == PacketKind::Upgrade => {
@@ -311,10 +363,16 @@ impl Hub {
         session.websocket = Some(probe.transport);
         session.deflate = probe.deflate;
         let (version, base64) = (session.version, session.base64);
+        if cfg!(bowline_broken = "pong-per-transport")
+            && matches!(session.heartbeat, Heartbeat::AwaitingPong(_))
+        {
+            session.heartbeat = Heartbeat::AwaitingPing(NEVER);
+        }
         let held = session.heartbeat == Heartbeat::Held;
         let own = session.own;
         self.count_leg(key, 1);
         self.stats.upgraded += u64::from(!own);
+        self.note(key, Happened::Upgraded);
         self.forget_exchanges(&polling);
         if let Some(exchange) = polling.get {
             let noop = [Packet::bare(PacketKind::Noop)];
@@ -350,6 +408,7 @@ impl Hub {
             if !own {
                 self.stats.on_upgrade_failed(why);
             }
+            self.note(key, Happened::UpgradeFailed(why));
             if close {
                 self.close_websocket(probe.transport, None);
             }
@@ -363,6 +422,7 @@ impl Hub {
         let Some(key) = self.by_transport.remove(&transport) else { return };
         if why == Lost::TooBig {
             self.stats.on_limit(LimitKey::MaxPayload);
+            self.note(key, Happened::LimitHit(LimitKey::MaxPayload));
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
         if session.websocket != Some(transport) {
@@ -394,6 +454,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(key) else { return };
         // Noted for a probe too: if it takes over, it lags.
         session.backlog_bytes = bytes;
+        if bytes == 0 {
+            self.resume_replays(key);
+            return;
+        }
         let serves = session.websocket == Some(transport);
         if bytes <= self.config.limits.queued_bytes_per_session {
             return;
@@ -415,6 +479,7 @@ impl Hub {
     /// Ends a session that crossed a limit.
     pub(super) fn cut(&mut self, key: SessionKey, limit: LimitKey) {
         self.stats.on_limit(limit);
+        self.note(key, Happened::LimitHit(limit));
         self.end(key, DisconnectReason::ForcedServerClose, Farewell::Close(Some(POLICY)));
     }
 
@@ -439,6 +504,7 @@ impl Hub {
                 // No timer is pushed: the one that waits is moved on when it comes up, so that a
                 // client that pings without end fills no queue.
                 session.heartbeat = Heartbeat::AwaitingPing(session.terms.client_ping_by(now));
+                self.note_heartbeat(key, Happened::ClientPing);
                 self.transmit(key, pong);
             }
             (PacketKind::Pong, Version::V4) => {
@@ -447,7 +513,10 @@ impl Hub {
                     session.heartbeat = Heartbeat::Resting(now + terms.ping_interval);
                     let took = terms.ping_timeout.saturating_sub(by - now);
                     self.stats.measure(Measured::Pong, took);
+                    let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+                    self.note_heartbeat(key, Happened::Pong { micros });
                     self.arm_heartbeat(key);
+                    self.confirm_ping(key);
                 }
             }
             // The heartbeat goes the other way in this version.
@@ -526,6 +595,7 @@ impl Hub {
             }
         }
         self.polls_to_answer = listed;
+        self.trim_log();
     }
 
     /// Answers the pending poll with what is queued; with a noop if that is nothing.
@@ -548,8 +618,13 @@ impl Hub {
         }
         // Still known, so that an answer nobody took is noticed.
         polling.answered = Some(exchange);
+        let took_all = polling.queue.is_empty();
         if !session.own {
             self.stats.packets_out += count.max(1) as u64;
+        }
+        if took_all {
+            self.mark_poll(key);
+            self.resume_replays(key);
         }
         self.respond(exchange, Response::Payload(body));
     }
@@ -573,7 +648,7 @@ impl Hub {
     }
 
     fn close_until(&mut self, deadline: Time, key: SessionKey, reason: DisconnectReason) {
-        self.leave_all(key, reason);
+        self.part(key, reason);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let closing = session.phase == Phase::Closing;
         let Some(polling) = session.polling.as_deref_mut() else {
@@ -588,12 +663,11 @@ impl Hub {
             return;
         }
         let probe = polling.probe.take();
-        polling.queue.push_back(Packet::bare(PacketKind::Close));
-        polling.queued_bytes += PACKET_OVERHEAD_BYTES;
+        polling.say_end(reason);
         let own = session.own;
         session.step(Step::Close);
         self.report_closed(key, reason);
-        self.abandon_probe(probe, own);
+        self.abandon_probe(key, probe, own);
         self.say_last_words(key);
     }
 
@@ -611,30 +685,30 @@ impl Hub {
         }
     }
 
-    fn abandon_probe(&mut self, probe: Option<Probe>, own: bool) {
+    fn abandon_probe(&mut self, key: SessionKey, probe: Option<Probe>, own: bool) {
         if let Some(probe) = probe {
             if !own {
                 self.stats.on_upgrade_failed(UpgradeFailure::SessionEnded);
             }
+            self.note(key, Happened::UpgradeFailed(UpgradeFailure::SessionEnded));
             self.by_transport.remove(&probe.transport);
             self.close_websocket(probe.transport, None);
         }
     }
 
-    /// Ends a session at once. A pending poll is told what is queued and `1`, a WebSocket gets a
+    /// Ends a session at once. A pending poll is told what is queued, or `1`; a WebSocket gets a
     /// close frame.
     pub(super) fn end(&mut self, key: SessionKey, reason: DisconnectReason, farewell: Farewell) {
-        self.leave_all(key, reason);
+        self.part(key, reason);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let already_counted = session.phase == Phase::Closing;
         let own = session.own;
         session.step(Step::End);
         if let Some(polling) = session.polling.as_deref_mut() {
             let probe = polling.probe.take();
-            polling.queue.push_back(Packet::bare(PacketKind::Close));
-            polling.queued_bytes += PACKET_OVERHEAD_BYTES;
+            polling.say_end(reason);
             self.answer_poll(key);
-            self.abandon_probe(probe, own);
+            self.abandon_probe(key, probe, own);
         }
         if !already_counted {
             self.report_closed(key, reason);
@@ -674,6 +748,7 @@ impl Hub {
         let Some(session) = self.sessions.get(key).filter(|session| !session.own) else { return };
         self.stats.on_closed(reason);
         self.stats.measure(Measured::Session, self.now - session.opened);
+        self.note(key, Happened::Closed(reason));
         if let Protocol::EngineIo(handler) = self.config.protocol {
             let event = Event::Close { session: key, reason };
             self.outputs.push_back(Output::Deliver { handler, event });
@@ -713,6 +788,8 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.heartbeat = Heartbeat::AwaitingPong(now + session.terms.ping_timeout);
         self.arm_heartbeat(key);
+        self.mark_ping(key);
+        self.note_heartbeat(key, Happened::PingSent);
         self.transmit(key, Packet::bare(PacketKind::Ping));
     }
 
@@ -748,7 +825,13 @@ impl Hub {
                 }
                 Timer::Ack => self.expire_acks(now, key),
                 Timer::Expiry => self.expire_sockets(now, key),
+                Timer::Replay => self.on_replay_due(key),
+                Timer::Away => {}
             }
+        }
+        if self.away_timeout().is_some_and(|at| at <= now) {
+            self.stats.on_wakeup(Timer::Away);
+            self.on_away_timeout(now);
         }
     }
 
@@ -786,7 +869,24 @@ pub(super) enum Farewell {
 
 impl Farewell {
     /// An empty close frame, as the reference sends.
-    const PLAIN: Self = Self::Close(None);
+    pub(super) const PLAIN: Self = Self::Close(None);
+}
+
+impl Polling {
+    /// Queues the `1` that ends the session, or leaves it away: the next poll then hears that the
+    /// sid is not known, after which all clients come back.
+    ///
+    /// In a drain, since clients of python-engineio that were told `1` stay away for good. And
+    /// behind events that will be replayed: the official client takes them in after the `1`, too late
+    /// for the offset it comes back with, and would have them twice. Behind a `41` nothing is.
+    fn say_end(&mut self, reason: DisconnectReason) {
+        let dismissed = reason == DisconnectReason::ServerNamespaceDisconnect;
+        let alone = self.queue.is_empty() && reason != DisconnectReason::ServerShuttingDown;
+        if dismissed || alone {
+            self.queue.push_back(Packet::bare(PacketKind::Close));
+            self.queued_bytes += PACKET_OVERHEAD_BYTES;
+        }
+    }
 }
 
 /// What a queued packet costs beyond its text, as far as limits are concerned: without it, empty

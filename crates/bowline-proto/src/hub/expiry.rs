@@ -21,6 +21,20 @@ pub(crate) struct Expiry {
     code: ErrorCode,
 }
 
+impl Expiry {
+    pub(super) fn new(at: Time, code: ErrorCode) -> Self {
+        Self { at, code }
+    }
+
+    pub(super) fn at(self) -> Time {
+        self.at
+    }
+
+    pub(super) fn code(self) -> ErrorCode {
+        self.code
+    }
+}
+
 impl Hub {
     /// Sets when a socket has to go; [`Duration::MAX`] takes it back.
     pub(super) fn expire(&mut self, now: Time, key: SocketKey, after: Duration, code: ErrorCode) {
@@ -85,7 +99,7 @@ impl Hub {
         }
         let error = json!({ "code": code.name(), "message": code.help() });
         let args = Args::from_values(&[json!("error"), error]);
-        self.emit(now, key, &args, None, false);
+        self.emit(key, &args, None, false);
         self.disconnect(now, key, false);
     }
 }

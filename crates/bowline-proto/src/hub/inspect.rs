@@ -74,6 +74,12 @@ impl Hub {
         }
     }
 
+    /// Since when the client of a socket is away, if it is.
+    pub fn away_since(&self, key: SocketKey) -> Option<Time> {
+        let kept = self.sockets.get(key)?.kept.as_deref()?;
+        kept.away.map(|away| away.since)
+    }
+
     /// The session with this Engine.IO sid.
     pub fn find_session(&self, id: Sid) -> Option<SessionKey> {
         self.by_sid.get(&id).copied()
@@ -134,7 +140,11 @@ impl Hub {
         let own = own.and_then(|key| {
             let socket = self.sockets.get(key)?;
             let name = &self.namespaces.all.get(socket.namespace)?.name;
-            (*name == namespace.name).then_some(Receiver { socket: key, session: socket.session })
+            (*name == namespace.name).then_some(Receiver {
+                socket: key,
+                session: socket.session,
+                reach: self.namespaces.reach(socket),
+            })
         });
         all.iter().copied().chain(members.iter().map(|member| member.receiver)).chain(own)
     }

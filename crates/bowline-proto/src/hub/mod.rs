@@ -7,21 +7,36 @@
 mod asking;
 mod config;
 mod engine;
+mod event_id;
 mod expiry;
 mod extras;
 mod inspect;
+mod kept;
+mod log;
 mod matching;
 mod namespace;
+mod peers;
+mod replay;
+mod snapshot;
 mod sockets;
 mod stats;
+mod story;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_abilities;
 #[cfg(test)]
+mod tests_continuity;
+#[cfg(test)]
 mod tests_edges;
 #[cfg(test)]
+mod tests_event_id;
+#[cfg(test)]
 mod tests_operate;
+#[cfg(test)]
+mod tests_snapshot;
+#[cfg(test)]
+mod tests_story;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,10 +46,19 @@ use std::{
 use bytestring::ByteString;
 use slotmap::SlotMap;
 
-pub use config::{Config, NamespacePattern, NamespaceRule, Protocol};
+pub use config::{
+    Config, Continuity, Keeping, NamespacePattern, NamespaceRule, OnDoubt, Protocol,
+    SessionKeySource, Stamp,
+};
+pub use event_id::{EventIdPath, InvalidEventIdPath};
 pub use inspect::{OWN_NAMESPACES, RoomView, SessionView};
+pub use kept::LogView;
+pub use log::{InvalidOffset, Offset};
 pub use namespace::{Receivers, Walk};
+pub use peers::{Peer, Whereabouts};
+pub use snapshot::Snapshot;
 pub use stats::{Histogram, Measured, Stats, UpgradeFailure};
+pub use story::{Happened, StoryEntry};
 
 use crate::{
     Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
@@ -45,7 +69,10 @@ use crate::{
     wall::{DisconnectReason, PostBody, SocketData},
 };
 use extras::Extras;
+use kept::{Keeper, Kept};
+use log::Log;
 use namespace::{KeyedHash, Membership, NamespaceKey, Namespaces};
+use story::Stories;
 
 /// The sessions, sockets, namespaces and rooms of one shard.
 ///
@@ -56,6 +83,8 @@ pub struct Hub {
     config: Config,
     /// What clients that open a session now are told.
     terms: Arc<Terms>,
+    /// Whether some namespace has an `event-id`.
+    named_events: bool,
     /// The time of the input that is being handled.
     now: Time,
     outputs: VecDeque<Output>,
@@ -76,10 +105,22 @@ pub struct Hub {
     /// How many sessions each kind of leg serves, so that a broadcast makes no pass in vain.
     census: Census,
     stats: Stats,
+    stories: Stories,
+    log: Log,
+    keeper: Keeper,
+    /// The number of the last broadcast that came of each shard, and of threads that are none.
+    seen: Box<[u64]>,
+    /// Sockets that are to be sent what other shards have not passed on yet.
+    waiting_for_peers: Vec<SocketKey>,
+    /// Claims of shards that have seen broadcasts which are still on their way here.
+    claims_waiting: Vec<Peer>,
+    /// Whether what an earlier process has saved is still to come, and what has to wait for it.
+    loading: bool,
+    heard_early: Vec<Peer>,
 }
 
 /// One session's place in one namespace.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Socket {
     session: SessionKey,
     namespace: NamespaceKey,
@@ -92,6 +133,8 @@ pub(crate) struct Socket {
     rooms: Vec<Membership>,
     next_ack: u64,
     extras: Option<Box<Extras>>,
+    /// Present if it is kept when its session ends.
+    kept: Option<Box<Kept>>,
 }
 
 /// What a handler may know of a socket.
@@ -101,8 +144,10 @@ pub struct SocketView<'a> {
     pub id: Sid,
     /// The name of its namespace.
     pub namespace: &'a ByteString,
-    /// The session it belongs to.
+    /// The session it belongs to. That of nobody while it is away.
     pub session: SessionKey,
+    /// Whether its client has lost its transport and may come back.
+    pub away: bool,
     data: Option<&'a SocketData>,
 }
 
@@ -142,14 +187,24 @@ impl Hub {
     /// choose are hashed with it.
     pub fn new(config: Config, hash_key: [u8; 16]) -> Self {
         let hash = KeyedHash(hash_key);
+        let own = &config.continuity;
+        let keep_empty = own.loading;
         Self {
+            log: Log::new(own.epoch, own.shard, own.head),
+            keeper: Keeper::new(&hash),
+            seen: vec![0; usize::from(config.shards) + 1].into(),
+            waiting_for_peers: Vec::new(),
+            claims_waiting: Vec::new(),
+            loading: own.loading,
+            heard_early: Vec::new(),
             terms: Arc::new(Terms::of(&config)),
+            named_events: config.names_events(),
             config,
             now: Time::ZERO,
             outputs: VecDeque::new(),
             sessions: SlotMap::default(),
             sockets: SlotMap::default(),
-            namespaces: Namespaces::new(hash.clone()),
+            namespaces: Namespaces::new(hash.clone(), keep_empty),
             by_sid: HashMap::with_hasher(hash.clone()),
             by_socket_sid: HashMap::with_hasher(hash),
             by_transport: HashMap::default(),
@@ -160,6 +215,7 @@ impl Hub {
             shared_acks: 0,
             census: Census::default(),
             stats: Stats::default(),
+            stories: Stories::default(),
         }
     }
 
@@ -167,6 +223,7 @@ impl Hub {
     pub fn handle_input(&mut self, now: Time, input: Input) {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         self.now = now;
+        self.keeper.parted.clear();
         if self.timers.is_crowded() {
             let sessions = &self.sessions;
             self.timers.retain(|at, timer, key| {
@@ -175,8 +232,11 @@ impl Hub {
         }
         match input {
             Input::Open { id, origin, handshake } => self.on_open(now, id, origin, handshake),
-            Input::Get { exchange, session } => self.on_get(exchange, session),
-            Input::Post { exchange, session, body } => match body {
+            Input::Get { exchange, session, timestamp } => {
+                self.on_get(exchange, session, timestamp)
+            }
+            Input::Post { exchange, session, body, timestamp } => match body {
+                PostBody::Whole { .. } if self.is_repeated_post(exchange, session, timestamp) => {}
                 PostBody::Begun => self.on_post_begun(exchange, session),
                 PostBody::Whole { body, binary } => {
                     self.on_post(now, exchange, session, body, binary);
@@ -191,6 +251,8 @@ impl Hub {
             Input::Aborted { exchange } => self.on_aborted(exchange),
             Input::Backlog { transport, bytes } => self.on_backlog(now, transport, bytes),
             Input::Command(command) => self.on_command(now, command),
+            Input::Heard(message) => self.on_heard(*message),
+            Input::Restore(snapshot) => self.restore(snapshot),
             Input::Timeout => self.on_timeout(now),
             Input::TurnEnd => self.on_turn_end(),
             Input::Configure(config) => self.on_configure(*config),
@@ -206,7 +268,8 @@ impl Hub {
     /// When to hand over [`Input::Timeout`] at the latest, and for which timer. It may turn out
     /// that nothing is due.
     pub fn poll_timeout(&self) -> Option<(Time, Timer)> {
-        self.timers.peek()
+        let away = self.away_timeout().map(|at| (at, Timer::Away));
+        [self.timers.peek(), away].into_iter().flatten().min()
     }
 
     /// What serves a session and which revision it speaks, or `None` if there is none of this id:
@@ -224,13 +287,18 @@ impl Hub {
             id: socket.id?,
             namespace: &namespace.name,
             session: socket.session,
+            away: socket.is_away(),
             data: socket.extras.as_deref().and_then(|extras| extras.data.as_ref()),
         })
     }
 
-    /// The session of a socket, which may still await the answer to its CONNECT.
+    /// The session of a socket, which may still await the answer to its CONNECT; of one that is away,
+    /// that of the client that wants to take over.
     pub fn session_of(&self, key: SocketKey) -> Option<SessionKey> {
-        self.sockets.get(key).map(|socket| socket.session)
+        let socket = self.sockets.get(key)?;
+        let claimant = socket.kept.as_deref().and_then(|kept| kept.claimant);
+        let claimant = claimant.and_then(|key| self.sockets.get(key));
+        Some(claimant.unwrap_or(socket).session)
     }
 
     /// The socket with this Socket.IO sid.
@@ -262,24 +330,30 @@ impl Hub {
 
     /// Sessions keep their terms; a namespace that a rule names is its handler's from now on, and
     /// one that none names any more keeps the handler it has.
-    fn on_configure(&mut self, config: Config) {
+    fn on_configure(&mut self, mut config: Config) {
+        // Whose log it is does not change while there is one.
+        let Continuity { window, log_bytes, away_max, .. } = config.continuity;
+        config.continuity =
+            Continuity { window, log_bytes, away_max, ..self.config.continuity.clone() };
         for namespace in self.namespaces.all.values_mut() {
             if let Some(rule) = config.rule_for(&namespace.name) {
                 namespace.handler = rule.handler;
             }
         }
         self.terms = Arc::new(Terms::of(&config));
+        self.named_events = config.names_events();
         self.config = config;
     }
 
     fn on_command(&mut self, now: Time, command: Command) {
         match command {
-            Command::Accept { socket, id } => self.accept(socket, id),
+            Command::Accept { socket, id, pid } => self.accept(socket, id, pid),
+            Command::Claim { socket, name } => self.claim_name(socket, &name),
             Command::Refuse { socket, message, data } => self.refuse(socket, &message, data),
             Command::Emit { socket, args, ack, volatile } => {
-                self.emit(now, socket, &args, ack, volatile);
+                self.emit(socket, &args, ack, volatile);
             }
-            Command::Ack { socket, id, args } => self.ack(socket, id, args),
+            Command::Ack { socket, id, args } => self.ack(socket, id, &args),
             Command::Broadcast(broadcast) => self.broadcast(broadcast),
             Command::Join { socket, room } => self.join(socket, &room),
             Command::Leave { socket, room } => self.leave(socket, &room),

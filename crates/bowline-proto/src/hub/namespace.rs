@@ -10,6 +10,7 @@ use super::{Hub, Socket};
 use crate::{
     SessionKey, Sid, SocketKey, Time, TransportId,
     session::{Phase, Session},
+    socketio::Args,
     wall::{Broadcast, HandlerId},
 };
 
@@ -39,22 +40,84 @@ pub(crate) struct Namespace {
     /// Sockets that await an answer to their CONNECT.
     pub(crate) pending: usize,
     pub(crate) rooms: HashMap<ByteString, RoomKey, KeyedHash>,
+    /// How many members get offsets with their events, and how many get nothing for now.
+    pub(super) stamped: usize,
+    pub(super) absent: usize,
+    /// Members that are kept when their session ends: for them there is a log.
+    pub(super) kept: usize,
+    pub(super) trail: Trail,
+    /// The newest record when the first of its sockets came: of what was sent before, there is none.
+    pub(super) begins: u64,
 }
+
+/// Where the newest records of the log are that a namespace and its rooms were sent.
+#[derive(Debug)]
+pub(super) struct Trail {
+    pub(super) everyone: u64,
+    pub(super) rooms: HashMap<ByteString, u64, KeyedHash>,
+    /// Records up to this one are known of no room: they have left the log.
+    pub(super) forgotten: u64,
+    crowded_from: usize,
+}
+
+impl Trail {
+    fn new(hash: KeyedHash) -> Self {
+        Self { everyone: 0, rooms: HashMap::with_hasher(hash), forgotten: 0, crowded_from: 0 }
+    }
+
+    /// The newest record that a room was sent. Zero if there is none; what is forgotten counts as
+    /// one for each room.
+    pub(super) fn newest(&self, room: &str) -> u64 {
+        self.rooms.get(room).copied().unwrap_or(self.forgotten)
+    }
+
+    /// Notes the newest record of a room and returns the one before.
+    pub(super) fn follow(&mut self, room: &ByteString, number: u64, first: u64) -> u64 {
+        if self.rooms.len() >= self.crowded_from.max(CROWDED_FROM) {
+            let forgotten = &mut self.forgotten;
+            self.rooms.retain(|_, newest| {
+                let keep = *newest >= first;
+                if !keep {
+                    *forgotten = (*forgotten).max(*newest);
+                }
+                keep
+            });
+            self.crowded_from = 2 * self.rooms.len();
+        }
+        self.rooms.insert(room.clone(), number).unwrap_or(self.forgotten)
+    }
+}
+
+/// Rooms from which on it is worth looking for those whose records have left the log.
+const CROWDED_FROM: usize = 64;
 
 /// A socket and its session side by side: a broadcast reads the session alone and saves the way
 /// through the socket, a cache miss for each receiver.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Receiver {
     pub(crate) socket: SocketKey,
-    /// The null key while the socket awaits the answer to its CONNECT: it is in rooms then, and
-    /// receives nothing.
+    /// The null key while it receives nothing.
     pub(crate) session: SessionKey,
+    pub(crate) reach: Reach,
+}
+
+/// What a socket gets of what is sent to its rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Nothing: it awaits the answer to its CONNECT. It is in rooms all the same.
+    Pending,
+    /// Nothing now: it is away, or has not caught up. The log keeps it.
+    Absent,
+    /// Events as they are.
+    Plain,
+    /// Events with their offsets.
+    Stamped,
 }
 
 impl Receiver {
     /// Whether it was accepted.
     pub(super) fn is_in(self) -> bool {
-        !self.session.is_null()
+        self.reach != Reach::Pending
     }
 }
 
@@ -78,13 +141,26 @@ pub(crate) struct Membership {
     pub(crate) room: RoomKey,
     /// Where the socket stands among the room's members.
     place: u32,
+    /// The newest record of the log when it joined.
+    pub(super) since: u64,
 }
 
-/// An ack a client owes: the handler's token, and until when.
-#[derive(Debug, Clone, Copy)]
+/// An ack a client owes, and until when.
+#[derive(Debug, Clone)]
 pub(crate) struct PendingAck {
-    pub(crate) token: u64,
+    /// That of the handler who waits for it; nobody does if that was in an earlier process.
+    pub(crate) token: Option<u64>,
     pub(crate) deadline: Time,
+    /// The event, if the socket is kept: it is sent again to a client that comes back.
+    pub(super) held: Option<Held>,
+}
+
+/// An event that is held until it is acked.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) args: Args,
+    /// The newest record of the log when it was emitted.
+    pub(super) after: u64,
 }
 
 pub(crate) type PendingAcks = BTreeMap<u64, PendingAck>;
@@ -96,15 +172,18 @@ pub(crate) struct Namespaces {
     by_name: HashMap<ByteString, NamespaceKey, KeyedHash>,
     pub(crate) rooms: SlotMap<RoomKey, Room>,
     hash: KeyedHash,
+    /// Whether those that nobody is in are kept all the same, since somebody may be restored to them.
+    pub(super) keep_empty: bool,
 }
 
 impl Namespaces {
-    pub(crate) fn new(hash: KeyedHash) -> Self {
+    pub(crate) fn new(hash: KeyedHash, keep_empty: bool) -> Self {
         Self {
             all: SlotMap::default(),
             by_name: HashMap::with_hasher(hash.clone()),
             rooms: SlotMap::default(),
             hash,
+            keep_empty,
         }
     }
 
@@ -122,6 +201,11 @@ impl Namespaces {
             members: Vec::new(),
             pending: 0,
             rooms: HashMap::with_hasher(self.hash.clone()),
+            stamped: 0,
+            absent: 0,
+            kept: 0,
+            trail: Trail::new(self.hash.clone()),
+            begins: 0,
         });
         self.by_name.insert(name.clone(), key);
         key
@@ -132,6 +216,7 @@ impl Namespaces {
         if let Some(namespace) = self.all.get(key)
             && namespace.members.is_empty()
             && namespace.pending == 0
+            && !self.keep_empty
         {
             self.by_name.remove(&namespace.name);
             self.all.remove(key);
@@ -148,7 +233,7 @@ impl Namespaces {
                 let socket = &sockets[member.receiver.socket];
                 let membership = socket.rooms[member.place as usize];
                 assert_eq!((membership.room, membership.place as usize), (key, place));
-                assert_eq!(member.receiver.session.is_null(), socket.id.is_none());
+                assert_eq!(member.receiver.is_in(), socket.id.is_some());
                 assert_eq!(self.all[socket.namespace].rooms.get(&room.name), Some(&key));
                 count += 1;
             }
@@ -156,26 +241,66 @@ impl Namespaces {
         count
     }
 
-    /// Puts an accepted socket among the members of its namespace. From now on it receives what is
-    /// sent to the rooms it has joined before.
+    /// Puts an accepted socket among the members of its namespace, where nothing reaches it before
+    /// [`set_reach`](Self::set_reach).
     pub(crate) fn admit(&mut self, key: SocketKey, socket: &mut Socket) {
-        for membership in &socket.rooms {
-            if let Some(room) = self.rooms.get_mut(membership.room) {
-                room.members[membership.place as usize].receiver.session = socket.session;
-            }
-        }
         if let Some(namespace) = self.all.get_mut(socket.namespace) {
             socket.place = u32::try_from(namespace.members.len()).unwrap_or(u32::MAX);
-            namespace.members.push(Receiver { socket: key, session: socket.session });
+            let reach = Reach::Absent;
+            namespace.members.push(Receiver { socket: key, session: SessionKey::null(), reach });
+            namespace.absent += 1;
+            namespace.kept += usize::from(socket.kept.is_some());
         }
+    }
+
+    /// Says what a socket gets from now on, of its namespace and of each of its rooms.
+    pub(super) fn set_reach(&mut self, socket: &Socket, reach: Reach) {
+        let Some(namespace) = self.all.get_mut(socket.namespace) else { return };
+        let Some(member) = namespace.members.get_mut(socket.place as usize) else { return };
+        let session = match reach {
+            Reach::Pending | Reach::Absent => SessionKey::null(),
+            Reach::Plain | Reach::Stamped => socket.session,
+        };
+        let before = std::mem::replace(member, Receiver { session, reach, ..*member }).reach;
+        namespace.count(before, -1);
+        namespace.count(reach, 1);
+        for membership in &socket.rooms {
+            if let Some(room) = self.rooms.get_mut(membership.room) {
+                let receiver = &mut room.members[membership.place as usize].receiver;
+                (receiver.session, receiver.reach) = (session, reach);
+            }
+        }
+    }
+
+    /// What a socket gets.
+    pub(super) fn reach(&self, socket: &Socket) -> Reach {
+        if socket.id.is_none() {
+            return Reach::Pending;
+        }
+        let namespace = self.all.get(socket.namespace);
+        let member = namespace.and_then(|found| found.members.get(socket.place as usize));
+        member.map_or(Reach::Absent, |member| member.reach)
+    }
+}
+
+impl Namespace {
+    fn count(&mut self, reach: Reach, by: isize) {
+        let count = match reach {
+            Reach::Absent => &mut self.absent,
+            Reach::Stamped => &mut self.stamped,
+            Reach::Pending | Reach::Plain => return,
+        };
+        *count = count.saturating_add_signed(by);
     }
 }
 
 impl Hub {
     /// Takes a socket out of the members of its namespace.
-    pub(super) fn expel(&mut self, namespace: NamespaceKey, place: u32) {
+    pub(super) fn expel(&mut self, namespace: NamespaceKey, place: u32, kept: bool) {
         let Some(namespace) = self.namespaces.all.get_mut(namespace) else { return };
-        namespace.members.swap_remove(place as usize);
+        let gone = namespace.members.swap_remove(place as usize);
+        namespace.count(gone.reach, -1);
+        namespace.kept -= usize::from(kept);
         if let Some(moved) = namespace.members.get(place as usize)
             && let Some(moved) = self.sockets.get_mut(moved.socket)
         {
@@ -203,12 +328,18 @@ impl Hub {
             return false;
         }
         let (own, theirs) = (socket.rooms.len(), room.members.len());
-        let session = socket.id.map_or_else(SessionKey::null, |_| socket.session);
-        let receiver = Receiver { socket: key, session };
+        let pending = Receiver { socket: key, session: SessionKey::null(), reach: Reach::Pending };
+        // As it is among all members, so it is here.
+        let receiver = match socket.id {
+            Some(_) => namespace.members.get(socket.place as usize).copied().unwrap_or(pending),
+            None => pending,
+        };
         room.members.push(Member { receiver, place: u32::try_from(own).unwrap_or(u32::MAX) });
-        socket
-            .rooms
-            .push(Membership { room: room_key, place: u32::try_from(theirs).unwrap_or(u32::MAX) });
+        socket.rooms.push(Membership {
+            room: room_key,
+            place: u32::try_from(theirs).unwrap_or(u32::MAX),
+            since: self.log.head(),
+        });
         true
     }
 
@@ -239,6 +370,9 @@ impl Hub {
         let left = socket.rooms.swap_remove(place);
         let moved_up = socket.rooms.get(place).copied();
         let rooms = &mut self.namespaces.rooms;
+        if let (Some(kept), Some(room)) = (socket.kept.as_deref_mut(), rooms.get(left.room)) {
+            kept.note_stay(&room.name, left.since, self.log.head());
+        }
         if let Some(moved) = moved_up
             && let Some(room) = rooms.get_mut(moved.room)
         {
@@ -313,7 +447,8 @@ impl Hub {
             && let Some(socket) = self.sockets.get(*key)
             && socket.namespace == namespace
         {
-            singles.push(Receiver { socket: *key, session: socket.session });
+            let reach = self.namespaces.reach(socket);
+            singles.push(Receiver { socket: *key, session: socket.session, reach });
         }
     }
 
@@ -392,7 +527,7 @@ impl Hub {
             Receivers::Many(walk) => loop {
                 let receiver = self.next_member(walk)?;
                 if let Some(session) = self.sessions.get(receiver.session)
-                    && walk.leg.admits(session)
+                    && walk.leg.admits(session, receiver.reach)
                     && !(walk.volatile && session.backlog_bytes > 0)
                     && session.websocket.is_some()
                 {
@@ -439,16 +574,17 @@ pub(crate) enum Leg {
     /// Any session.
     Any,
     /// Sessions on a WebSocket; `None` where the encoding does not depend on it.
-    WebSocket { eio3: Option<bool>, deflate: Option<bool> },
+    WebSocket { reach: Reach, eio3: Option<bool>, deflate: Option<bool> },
 }
 
 impl Leg {
-    pub(crate) fn admits(self, session: &Session) -> bool {
+    pub(crate) fn admits(self, session: &Session, reach: Reach) -> bool {
         let websocket = session.phase == Phase::WebSocket;
         match self {
             Self::Any => true,
-            Self::WebSocket { eio3, deflate } => {
-                websocket
+            Self::WebSocket { reach: wanted, eio3, deflate } => {
+                reach == wanted
+                    && websocket
                     && !session.base64
                     && eio3.is_none_or(|eio3| eio3 == session.is_eio3())
                     && deflate.is_none_or(|deflate| deflate == session.deflate)

@@ -6,9 +6,14 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::{
-    Hub, Measured, Receivers, Socket,
+    Happened, Hub, Offset, Receivers, SessionKeySource, Socket, Stamp,
     engine::PACKET_OVERHEAD_BYTES,
-    namespace::{Leg, NamespaceKey, PendingAck},
+    extras::Asking,
+    kept::Kept,
+    log::{Link, Record, RecordKind, Target},
+    namespace::{Held, Leg, NamespaceKey, PendingAck, Reach},
+    peers::Credentials,
+    replay::with_stamp,
 };
 use crate::{
     Output, SessionKey, Sid, SocketKey, Time, Timer,
@@ -16,7 +21,10 @@ use crate::{
     limit::LimitKey,
     session::{NEVER, Session},
     socketio::{self, Args},
-    wall::{AckError, AckRequest, Broadcast, DisconnectReason, Event, HandlerId},
+    wall::{
+        AckError, AckRequest, Broadcast, BroadcastOrigin, DisconnectReason, Event, HandlerId,
+        RecoveryOutcome,
+    },
     websocket::{self, Message, OpCode},
 };
 
@@ -54,11 +62,12 @@ impl Hub {
                 self.on_connect(key, namespace, auth);
             }
             (socketio::Packet::Disconnect { .. }, Some(socket)) => {
-                self.remove_socket(socket, DisconnectReason::ClientNamespaceDisconnect);
+                let reason = DisconnectReason::ClientNamespaceDisconnect;
+                self.remove_socket(socket, reason, RecoveryOutcome::Ended);
             }
             (socketio::Packet::Event { ack, args, .. }, Some(socket)) if self.is_in(socket) => {
                 self.stats.events_in += self.counts(key);
-                self.deliver(socket, Event::Event { socket, args, ack });
+                self.on_event(socket, args, ack);
             }
             (socketio::Packet::Ack { id, args, .. }, Some(socket)) if self.is_in(socket) => {
                 self.stats.events_in += self.counts(key);
@@ -106,34 +115,37 @@ impl Hub {
         &mut self,
         key: SessionKey,
         name: ByteString,
-        auth: Option<ByteString>,
+        mut auth: Option<ByteString>,
     ) {
         let Some(session) = self.sessions.get(key) else { return };
         if session.sockets.len() >= self.config.limits.namespaces_per_session {
             self.cut(key, LimitKey::NamespacesPerSession);
             return;
         }
-        let Some(handler) = self.config.rule_for(&name).map(|rule| rule.handler) else {
+        let Some(rule) = self.config.rule_for(&name) else {
             self.stats.connects_refused += 1;
             let data = ByteString::from_static("{\"message\":\"Invalid namespace\"}");
             self.transmit_packet(key, &socketio::Packet::ConnectError { namespace: name, data });
             return;
         };
+        let handler = rule.handler;
+        let credentials = Credentials::take(&mut auth);
+        let stamped = session.version == Version::V4
+            && match rule.keeping.stamp {
+                Stamp::Always => !session.own,
+                Stamp::Auto => session.browser || credentials.takes_part,
+                Stamp::Never => false,
+            };
+        let source = rule.keeping.session_key.clone().filter(|_| !stamped && !session.own);
         let namespace = self.namespaces.find_or_make(&name, handler);
         if let Some(namespace) = self.namespaces.all.get_mut(namespace) {
+            if namespace.members.is_empty() && namespace.pending == 0 {
+                namespace.begins = self.log.head();
+            }
             namespace.pending += 1;
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let socket = self.sockets.insert(Socket {
-            session: key,
-            namespace,
-            id: None,
-            place: 0,
-            mark: 0,
-            rooms: Vec::new(),
-            next_ack: 0,
-            extras: None,
-        });
+        let socket = self.sockets.insert(Socket { session: key, namespace, ..Socket::default() });
         session.sockets.push(socket);
         let handshake = session.handshake.clone().unwrap_or_else(|| {
             Arc::new(crate::wall::Handshake {
@@ -145,50 +157,140 @@ impl Hub {
                 own: session.own,
             })
         });
-        let event = Event::Connect { socket, namespace: name, auth, handshake };
-        self.outputs.push_back(Output::Deliver { handler, event });
-    }
-
-    pub(super) fn accept(&mut self, key: SocketKey, id: Sid) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.id.is_some() {
+        if !stamped && source.is_none() {
+            let event = Event::Connect { socket, namespace: name, auth, handshake };
+            self.outputs.push_back(Output::Deliver { handler, event });
             return;
         }
-        socket.id = Some(id);
-        self.namespaces.admit(key, socket);
-        self.by_socket_sid.insert(id, key);
-        let session_key = socket.session;
-        let Some(namespace) = self.namespaces.all.get_mut(socket.namespace) else { return };
-        namespace.pending -= 1;
-        let name = namespace.name.clone();
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
-        if !session.own {
-            self.stats.connects_accepted += 1;
-            if session.connect_by != NEVER {
-                let took = self.now - session.opened;
-                self.stats.measure(Measured::Handshake, took);
+        let named = match &source {
+            Some(SessionKeySource::Cookie(cookie)) => {
+                handshake.cookie(cookie).map(|value| self.pid_of_name(&name, value))
+            }
+            Some(SessionKeySource::Claim) | None => None,
+        };
+        let wants = if stamped { credentials.pid } else { named };
+        let asking = Asking {
+            stamped,
+            name: named,
+            offset: credentials.offset,
+            auth,
+            handshake,
+            told: false,
+            born: None,
+        };
+        if let Some(pending) = self.sockets.get_mut(socket) {
+            pending.extras_mut().asking = Some(Box::new(asking));
+        }
+        match wants {
+            Some(pid) => self.claim(socket, pid, named.is_some()),
+            None if credentials.foreign => self.start_afresh(socket, RecoveryOutcome::Unknown),
+            None => self.ask_handler(socket),
+        }
+    }
+
+    /// Asks the handler whether a new client may join.
+    fn ask_handler(&mut self, key: SocketKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let namespace = socket.namespace;
+        let Some(asking) = socket.extras.as_deref_mut().and_then(|it| it.asking.as_deref_mut())
+        else {
+            return;
+        };
+        asking.told = true;
+        let (auth, handshake) = (asking.auth.clone(), Arc::clone(&asking.handshake));
+        let Some(namespace) = self.namespaces.all.get(namespace).map(|it| it.name.clone()) else {
+            return;
+        };
+        self.deliver(key, Event::Connect { socket: key, namespace, auth, handshake });
+    }
+
+    /// A handler has found the name of a client that it was asked about.
+    pub(super) fn claim_name(&mut self, key: SocketKey, name: &ByteString) {
+        let Some(socket) = self.sockets.get(key).filter(|socket| socket.id.is_none()) else {
+            return;
+        };
+        let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return };
+        let pid = self.pid_of_name(&namespace.name, name);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let asking = socket.extras.as_deref_mut().and_then(|it| it.asking.as_deref_mut());
+        match asking.filter(|asking| !asking.stamped) {
+            Some(asking) => {
+                asking.name = Some(pid);
+                asking.told = false;
+                self.claim(key, pid, true);
+            }
+            None => self.ask_handler(key),
+        }
+    }
+
+    pub(super) fn accept(&mut self, key: SocketKey, id: Sid, pid: Sid) {
+        let head = self.log.head();
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.id.is_some() {
+            self.come_back(key);
+            return;
+        }
+        let asking = socket.extras.as_deref_mut().and_then(|extras| extras.asking.take());
+        socket.drop_empty_extras();
+        let mut told = None;
+        let mut reach = Reach::Plain;
+        if let Some(asking) = asking
+            && let Some(pid) = if asking.stamped { Some(pid) } else { asking.name }
+        {
+            let born = asking.born.unwrap_or((self.config.continuity.shard, key));
+            socket.kept = Some(Box::new(Kept::new(pid, born, asking.stamped, head)));
+            if asking.stamped {
+                (told, reach) = (Some(pid), Reach::Stamped);
+            }
+            self.keeper.registering.remove(&pid);
+            self.keeper.exhume(pid);
+            if let Some(earlier) = self.keeper.by_pid.insert(pid, key) {
+                // Two of the same name waited to be let in: this is the later one.
+                self.lose_kept(earlier);
             }
         }
-        session.connect_by = NEVER;
-        if !self.config.keep_headers {
-            session.handshake = None;
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.id = Some(id);
+        self.namespaces.admit(key, socket);
+        self.namespaces.set_reach(socket, reach);
+        self.by_socket_sid.insert(id, key);
+        let (session_key, namespace_key) = (socket.session, socket.namespace);
+        let Some(namespace) = self.namespaces.all.get_mut(namespace_key) else { return };
+        namespace.pending -= 1;
+        self.note_socket(key, Happened::Connected);
+        self.greet_socket(session_key, namespace_key, id, told);
+    }
+
+    /// A socket is kept no more, since another has its name.
+    fn lose_kept(&mut self, key: SocketKey) {
+        let reason = DisconnectReason::ServerNamespaceDisconnect;
+        if let Some(kept) = self.sockets.get_mut(key).and_then(|socket| socket.kept.as_deref_mut())
+        {
+            // The name is the other's now.
+            kept.pid = Sid::new(kept.pid.shard(), [0; 14]);
         }
-        let auth = match session.version {
-            Version::V4 => Some(format!("{{\"sid\":\"{id}\"}}").into()),
-            Version::V3 => None,
-        };
-        self.transmit_packet(session_key, &socketio::Packet::Connect { namespace: name, auth });
+        self.dismiss(key, reason);
     }
 
     pub(super) fn refuse(&mut self, key: SocketKey, message: &str, data: Option<ByteString>) {
-        let Some(socket) = self.sockets.get(key) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
         if socket.id.is_some() {
+            let claimant = socket.kept.as_deref_mut().and_then(|kept| kept.claimant.take());
+            if let Some(claimant) = claimant {
+                self.stats.recoveries[RecoveryOutcome::Refused as usize] += 1;
+                self.note_socket(key, Happened::ReturnRefused);
+                self.refuse(claimant, message, data);
+            }
             return;
         }
         let session = socket.session;
+        let asking = socket.extras.as_deref_mut().and_then(|extras| extras.asking.take());
         let Some(name) = self.namespaces.all.get(socket.namespace).map(|n| n.name.clone()) else {
             return;
         };
+        if let Some(asking) = asking {
+            self.forget_asking(key, &asking);
+        }
         self.forget_socket(key);
         self.stats.connects_refused += 1;
         if let Some(session) = self.sessions.get_mut(session) {
@@ -217,7 +319,7 @@ impl Hub {
     }
 
     /// Sends a Socket.IO packet that has no arguments.
-    fn transmit_packet(&mut self, key: SessionKey, packet: &socketio::Packet) {
+    pub(super) fn transmit_packet(&mut self, key: SessionKey, packet: &socketio::Packet) {
         let Some(session) = self.sessions.get(key) else { return };
         let text = socketio::encode(session.version, packet).text;
         self.transmit(key, Packet { kind: PacketKind::Message, data: Message::Text(text) });
@@ -238,98 +340,219 @@ impl Hub {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         let Some(sid) = socket.id else { return };
         let Some(extras) = socket.extras.as_deref_mut() else { return };
-        let Some(PendingAck { token, .. }) = extras.pending_acks.remove(&id) else { return };
+        let Some(PendingAck { token, held, .. }) = extras.pending_acks.remove(&id) else { return };
+        extras.held_bytes -= held.map_or(0, |held| held.args.bytes());
         socket.drop_empty_extras();
         if let Some(session) = self.sessions.get_mut(socket.session) {
             session.pending_acks -= 1;
         }
-        self.deliver(key, Event::Ack { socket: key, id: sid, token, result: Ok(args) });
+        if let Some(token) = token {
+            self.deliver(key, Event::Ack { socket: key, id: sid, token, result: Ok(args) });
+        }
     }
 
     pub(super) fn expire_acks(&mut self, now: Time, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get(key) else { return };
         let mut next = NEVER;
-        let mut expired = Vec::new();
-        for socket_key in &session.sockets {
-            let Some(socket) = self.sockets.get_mut(*socket_key) else { continue };
-            let (Some(id), Some(extras)) = (socket.id, socket.extras.as_deref_mut()) else {
-                continue;
-            };
-            extras.pending_acks.retain(|_, ack| {
-                if ack.deadline <= now {
-                    expired.push((*socket_key, id, ack.token));
-                    return false;
-                }
-                next = next.min(ack.deadline);
-                true
-            });
-            socket.drop_empty_extras();
+        for socket in session.sockets.clone() {
+            next = next.min(self.expire_acks_of(now, socket).unwrap_or(NEVER));
         }
-        session.pending_acks -= u32::try_from(expired.len()).unwrap_or(u32::MAX);
+        let Some(session) = self.sessions.get_mut(key) else { return };
         session.set_ack_by(next);
         if next != NEVER {
             self.timers.push(next, Timer::Ack, key);
         }
-        for (socket, id, token) in expired {
-            let result = Err(AckError::TimedOut);
-            self.deliver(socket, Event::Ack { socket, id, token, result });
-        }
     }
 
-    pub(super) fn emit(
-        &mut self,
-        now: Time,
-        key: SocketKey,
-        args: &Args,
-        ack: Option<AckRequest>,
-        volatile: bool,
-    ) {
-        let pending_max = self.config.limits.pending_acks_per_session;
-        let queued_max = self.config.limits.queued_bytes_per_session;
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Some(sid) = socket.id else { return };
-        let session_key = socket.session;
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
-        let dropped = volatile && {
-            let namespace = self.namespaces.all.get(socket.namespace);
-            let head_max = namespace.map_or(0, |it| it.name.len()) + HEAD_MAX_BYTES;
-            !session.takes_volatile(queued_bytes(head_max, args), queued_max)
-        };
-        let mut id = None;
-        if let Some(AckRequest { token, timeout }) = ack {
-            if session.pending_acks as usize >= pending_max {
-                self.stats.on_limit(LimitKey::PendingAcksPerSession);
-                let result = Err(AckError::TooMany);
-                self.deliver(key, Event::Ack { socket: key, id: sid, token, result });
-                return;
+    /// Gives up the acks of a socket that are overdue. Returns when the next one will be.
+    pub(super) fn expire_acks_of(&mut self, now: Time, key: SocketKey) -> Option<Time> {
+        let socket = self.sockets.get_mut(key)?;
+        let (session, id) = (socket.session, socket.id?);
+        let extras = socket.extras.as_deref_mut()?;
+        let mut expired = Vec::new();
+        extras.pending_acks.retain(|_, ack| {
+            let late = ack.deadline <= now;
+            if late {
+                expired.push(ack.token);
+                extras.held_bytes -= ack.held.as_ref().map_or(0, |held| held.args.bytes());
             }
-            let deadline = now + timeout;
-            id = Some(socket.next_ack);
-            let number = socket.next_ack;
-            socket.extras_mut().pending_acks.insert(number, PendingAck { token, deadline });
-            socket.next_ack += 1;
+            !late
+        });
+        let next = extras.ack_by();
+        socket.drop_empty_extras();
+        if socket.is_away()
+            && let Some(next) = next
+        {
+            self.keeper.await_ack(next, key);
+        }
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.pending_acks -= u32::try_from(expired.len()).unwrap_or(u32::MAX);
+        }
+        for token in expired.into_iter().flatten() {
+            let result = Err(AckError::TimedOut);
+            self.deliver(key, Event::Ack { socket: key, id, token, result });
+        }
+        next
+    }
+
+    /// Notes an ack that a client owes from now on. `event` is held for clients that may come back.
+    /// Returns whether it may owe one more.
+    pub(super) fn owe(
+        &mut self,
+        key: SocketKey,
+        id: u64,
+        AckRequest { token, timeout }: AckRequest,
+        event: &Args,
+    ) -> bool {
+        let deadline = self.now + timeout;
+        let pending_max = self.config.limits.pending_acks_per_session;
+        let held_max = self.config.limits.queued_bytes_per_session;
+        let after = self.log.head();
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
+        let (session_key, kept, away) = (socket.session, socket.kept.is_some(), socket.is_away());
+        let owed = match self.sessions.get(session_key) {
+            Some(session) => session.pending_acks as usize,
+            None => socket.extras.as_deref().map_or(0, |extras| extras.pending_acks.len()),
+        };
+        let extras = socket.extras_mut();
+        let bytes = if kept { event.bytes() } else { 0 };
+        if owed >= pending_max || extras.held_bytes + bytes > held_max {
+            socket.drop_empty_extras();
+            self.stats.on_limit(LimitKey::PendingAcksPerSession);
+            return false;
+        }
+        let held = kept.then(|| Held { args: event.clone(), after });
+        extras.held_bytes += bytes;
+        extras.pending_acks.insert(id, PendingAck { token: Some(token), deadline, held });
+        if away {
+            self.keeper.await_ack(deadline, key);
+        }
+        if let Some(session) = self.sessions.get_mut(session_key) {
             session.pending_acks += 1;
             if deadline < session.ack_by() {
                 session.set_ack_by(deadline);
                 self.timers.push(deadline, Timer::Ack, session_key);
             }
         }
+        self.ask_later(key, after, id);
+        true
+    }
+
+    pub(super) fn emit(
+        &mut self,
+        key: SocketKey,
+        args: &Args,
+        ack: Option<AckRequest>,
+        volatile: bool,
+    ) {
+        let queued_max = self.config.limits.queued_bytes_per_session;
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(sid) = socket.id else { return };
+        let session_key = socket.session;
+        let reach = self.namespaces.reach(socket);
+        let dropped = volatile
+            && (reach == Reach::Absent || {
+                let namespace = self.namespaces.all.get(socket.namespace);
+                let head_max = namespace.map_or(0, |it| it.name.len()) + HEAD_MAX_BYTES;
+                let bytes = queued_bytes(head_max, args);
+                let session = self.sessions.get(session_key);
+                session.is_none_or(|session| !session.takes_volatile(bytes, queued_max))
+            });
+        let mut id = None;
+        if let Some(request) = ack {
+            let number = socket.next_ack;
+            if !self.owe(key, number, request, args) {
+                let result = Err(AckError::TooMany);
+                let token = request.token;
+                self.deliver(key, Event::Ack { socket: key, id: sid, token, result });
+                return;
+            }
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.next_ack += 1;
+            }
+            id = Some(number);
+        }
         // The ack of what was dropped is awaited all the same: its time is over some day.
         if dropped {
             return;
         }
-        self.stats.events_out += self.counts(session_key);
-        self.transmit_args(key, |name| socketio::event_header(name, id, args), args);
+        let own = self.sessions.get(session_key).is_some_and(|session| session.own);
+        self.stats.events_out += u64::from(!own);
+        let number = match id {
+            None if volatile => self.log.head(),
+            None => self.log_for(key, args, RecordKind::Event),
+            // It is held, and its last argument is the client's callback.
+            Some(_) => 0,
+        };
+        if reach == Reach::Absent {
+            return;
+        }
+        let stamp = (reach == Reach::Stamped && id.is_none()).then(|| self.log.offset(number));
+        self.transmit_event(key, id, args, stamp);
     }
 
-    pub(super) fn ack(&mut self, key: SocketKey, id: u64, args: Args) {
-        if self.is_in(key) {
-            self.transmit_args(key, |name| socketio::ack_header(name, id, &args), &args);
+    /// Puts something into the log that is for one socket, if that is kept.
+    fn log_for(&mut self, key: SocketKey, args: &Args, kind: RecordKind) -> u64 {
+        let now = self.now;
+        let Some(socket) = self.sockets.get_mut(key) else { return 0 };
+        let Some(kept) = socket.kept.as_deref_mut() else { return 0 };
+        let target = Target::Socket { previous: kept.newest };
+        let origin = BroadcastOrigin { shard: 0, number: 0 };
+        kept.newest = self.log.push(Record { at: now, target, args: args.clone(), kind, origin });
+        kept.newest
+    }
+
+    /// Leaves a number of the log to nobody. A socket has arrived with things of another log: whoever
+    /// names an offset of this one from now on has seen them, even if it was that of something
+    /// volatile, which stands in no log.
+    pub(super) fn skip_number(&mut self) {
+        self.log.push(Record {
+            at: self.now,
+            target: Target::Socket { previous: 0 },
+            args: Args { json: ByteString::from_static("[]"), attachments: Vec::new() },
+            kind: RecordKind::Event,
+            origin: BroadcastOrigin { shard: 0, number: 0 },
+        });
+    }
+
+    pub(super) fn send_ack(&mut self, key: SocketKey, id: u64, args: &Args) {
+        let Some(socket) = self.sockets.get(key).filter(|socket| socket.id.is_some()) else {
+            return;
+        };
+        let reach = self.namespaces.reach(socket);
+        // Its client waits for it, and may have lost what it is sent just now. Clients without offsets
+        // number their events anew in each session, so what is said late would answer another one.
+        if socket.kept.as_deref().is_some_and(|kept| kept.stamped) {
+            self.log_for(key, args, RecordKind::Answer(id));
+        }
+        if reach != Reach::Absent {
+            self.transmit_ack(key, id, args);
         }
     }
 
+    pub(super) fn transmit_ack(&mut self, key: SocketKey, id: u64, args: &Args) {
+        self.transmit_args(key, |name| socketio::ack_header(name, id, args), args, "");
+    }
+
+    pub(super) fn transmit_event(
+        &mut self,
+        key: SocketKey,
+        ack: Option<u64>,
+        args: &Args,
+        stamp: Option<Offset>,
+    ) {
+        let stamp = stamp.map(|stamp| stamp.to_string()).unwrap_or_default();
+        self.transmit_args(key, |name| socketio::event_header(name, ack, args), args, &stamp);
+    }
+
     /// Sends an event or an ack to one socket.
-    fn transmit_args(&mut self, key: SocketKey, head: impl FnOnce(&str) -> String, args: &Args) {
+    fn transmit_args(
+        &mut self,
+        key: SocketKey,
+        head: impl FnOnce(&str) -> String,
+        args: &Args,
+        stamp: &str,
+    ) {
         let Some(socket) = self.sockets.get(key) else { return };
         let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return };
         let Some(session) = self.sessions.get(socket.session) else { return };
@@ -341,21 +564,22 @@ impl Hub {
             if !session.own {
                 self.stats.packets_out += 1 + args.attachments.len() as u64;
             }
-            let frame = frames(&head, args, session.is_eio3(), session.deflate);
+            let frame = frames(&head, args, stamp, session.is_eio3(), session.deflate);
             self.send_one(transport, frame);
         } else {
-            for packet in packets(&head, args) {
+            for packet in packets(&head, args, stamp) {
                 self.transmit(session_key, packet);
             }
         }
     }
 
-    pub(super) fn broadcast(&mut self, broadcast: Broadcast) {
+    pub(super) fn broadcast(&mut self, mut broadcast: Broadcast) {
         if !broadcast.forwarded {
             self.stats.events_out += 1;
         }
+        let origin = self.note_origin(&mut broadcast);
         let mut reached = 0;
-        if let Some(namespace) = self.namespaces.find(&broadcast.namespace) {
+        if let Some(namespace) = self.namespace_of(&broadcast.namespace) {
             let mut id = None;
             if let Some(ask) = broadcast.ack.as_deref() {
                 let (number, count) = self.ask_receivers(&broadcast, namespace, *ask);
@@ -363,7 +587,8 @@ impl Hub {
             } else if broadcast.report.is_some() {
                 reached = self.count_receivers(&broadcast, namespace);
             }
-            self.fan_out(&broadcast, namespace, id);
+            let number = self.log_broadcast(&broadcast, namespace, id, origin);
+            self.fan_out(&broadcast, namespace, id, number);
         }
         if let Some(report) = broadcast.report {
             self.outputs.push_back(Output::Reached { report, receivers: reached });
@@ -371,6 +596,73 @@ impl Hub {
         if !broadcast.forwarded && self.config.shards > 1 {
             self.outputs.push_back(Output::Forward(Broadcast { forwarded: true, ..broadcast }));
         }
+        if !self.waiting_for_peers.is_empty() || !self.claims_waiting.is_empty() {
+            self.resume_after_peers();
+        }
+    }
+
+    /// The namespace of a broadcast, if anybody is in it or may be once what was saved is known.
+    fn namespace_of(&mut self, name: &ByteString) -> Option<NamespaceKey> {
+        let found = self.namespaces.find(name);
+        if found.is_some() || !self.loading {
+            return found;
+        }
+        let handler = self.config.rule_for(name)?.handler;
+        Some(self.namespaces.find_or_make(name, handler))
+    }
+
+    /// Gives a broadcast that began here its number, and remembers how far each shard has come.
+    fn note_origin(&mut self, broadcast: &mut Broadcast) -> BroadcastOrigin {
+        let shard = self.config.continuity.shard;
+        let next = u64::from(!broadcast.forwarded);
+        let origin = broadcast.origin.unwrap_or_else(|| BroadcastOrigin {
+            shard,
+            number: self.seen.get(usize::from(shard)).map_or(0, |number| number + next),
+        });
+        broadcast.origin = Some(origin);
+        if let Some(seen) = self.seen.get_mut(usize::from(origin.shard)) {
+            *seen = (*seen).max(origin.number);
+        }
+        origin
+    }
+
+    /// Keeps a broadcast for those who may miss it. Returns where they stand once they have it.
+    fn log_broadcast(
+        &mut self,
+        broadcast: &Broadcast,
+        key: NamespaceKey,
+        ack: Option<u64>,
+        origin: BroadcastOrigin,
+    ) -> u64 {
+        let Some(namespace) = self.namespaces.all.get_mut(key) else { return 0 };
+        let kind = match ack {
+            Some(id) => RecordKind::Asking(id),
+            None => RecordKind::Event,
+        };
+        // Those who were asked for an ack hold the event themselves.
+        let needless = ack.is_some() && self.config.shards == 1;
+        let alone = self.config.shards == 1 && !self.loading;
+        if broadcast.volatile || namespace.kept == 0 && alone || needless {
+            return self.log.head();
+        }
+        let number = self.log.head() + 1;
+        let first = self.log.first();
+        let except: Box<[ByteString]> = broadcast.except.as_slice().into();
+        let target = if broadcast.rooms.is_empty() {
+            let previous = std::mem::replace(&mut namespace.trail.everyone, number);
+            Target::Everyone { previous, except }
+        } else {
+            let mut rooms: Vec<Link> = Vec::with_capacity(broadcast.rooms.len());
+            for room in &broadcast.rooms {
+                if rooms.iter().all(|link| link.room != *room) {
+                    let previous = namespace.trail.follow(room, number, first);
+                    rooms.push(Link { room: room.clone(), previous });
+                }
+            }
+            Target::Rooms { rooms: rooms.into(), except }
+        };
+        let args = broadcast.args.clone();
+        self.log.push(Record { at: self.now, target, args, kind, origin })
     }
 
     fn count_receivers(&mut self, broadcast: &Broadcast, namespace: NamespaceKey) -> usize {
@@ -386,11 +678,28 @@ impl Hub {
     }
 
     /// One pass for each encoding that somebody uses.
-    fn fan_out(&mut self, broadcast: &Broadcast, namespace: NamespaceKey, id: Option<u64>) {
+    fn fan_out(
+        &mut self,
+        broadcast: &Broadcast,
+        namespace: NamespaceKey,
+        id: Option<u64>,
+        number: u64,
+    ) {
         let args = &broadcast.args;
         let head = socketio::event_header(&broadcast.namespace, id, args);
+        let Some(found) = self.namespaces.all.get(namespace) else { return };
+        let plain = found.members.len() > found.stamped + found.absent;
+        let stamp = match id {
+            _ if found.stamped == 0 => String::new(),
+            // The last argument of such an event is the client's callback.
+            Some(_) => String::new(),
+            None => self.log.offset(number).to_string(),
+        };
+        let stamped = found.stamped > 0;
         if self.census.by_packet > 0 {
-            let packets = packets(&head, args);
+            let unstamped = packets(&head, args, "");
+            let with_stamp =
+                if stamp.is_empty() { unstamped.clone() } else { packets(&head, args, &stamp) };
             let bytes = queued_bytes(head.len(), args);
             let queued_max = self.config.limits.queued_bytes_per_session;
             let mut walk = self.walk(broadcast, namespace, Leg::Any);
@@ -403,7 +712,12 @@ impl Hub {
                 {
                     continue;
                 }
-                for packet in &packets {
+                let packets = match member.reach {
+                    Reach::Plain => &unstamped,
+                    Reach::Stamped => &with_stamp,
+                    Reach::Pending | Reach::Absent => continue,
+                };
+                for packet in packets {
                     if !self.pass(key, packet.clone()) {
                         slow.push(key);
                         break;
@@ -415,6 +729,21 @@ impl Hub {
                 self.cut_slow(key);
             }
         }
+        let classes = [(Reach::Plain, "", plain), (Reach::Stamped, &*stamp, stamped)];
+        for (reach, stamp, _) in classes.into_iter().filter(|(_, _, any)| *any) {
+            self.fan_out_to(broadcast, namespace, &head, (reach, stamp));
+        }
+    }
+
+    /// The WebSockets of those who get offsets, or of those who get none.
+    fn fan_out_to(
+        &mut self,
+        broadcast: &Broadcast,
+        namespace: NamespaceKey,
+        head: &str,
+        (reach, stamp): (Reach, &str),
+    ) {
+        let args = &broadcast.args;
         // A kind of leg is told apart only where the encoding depends on it.
         let kinds = |split: bool| if split { &[Some(false), Some(true)][..] } else { &[None] };
         let long = head.len() + args.json.len() >= DEFLATE_FROM_BYTES;
@@ -423,9 +752,9 @@ impl Hub {
                 if !self.census.has_websocket(eio3, deflate) {
                     continue;
                 }
-                let leg = Leg::WebSocket { eio3, deflate };
+                let leg = Leg::WebSocket { reach, eio3, deflate };
                 let receivers = Receivers::Many(self.walk(broadcast, namespace, leg));
-                let frame = frames(&head, args, eio3 == Some(true), deflate == Some(true));
+                let frame = frames(head, args, stamp, eio3 == Some(true), deflate == Some(true));
                 self.outputs.push_back(Output::Send { receivers, frame });
             }
         }
@@ -436,7 +765,15 @@ impl Hub {
         if !self.enter_room(key, room) {
             return;
         }
-        let Some(session) = self.sessions.get_mut(session_key) else { return };
+        let Some(session) = self.sessions.get_mut(session_key) else {
+            // Nobody is there to be cut.
+            let rooms = self.sockets.get(key).map_or(0, |socket| socket.rooms.len());
+            if rooms > self.config.limits.rooms_per_session {
+                self.exit_room(key, room);
+                self.stats.on_limit(LimitKey::RoomsPerSession);
+            }
+            return;
+        };
         session.rooms += 1;
         if session.rooms as usize > self.config.limits.rooms_per_session {
             self.cut(session_key, LimitKey::RoomsPerSession);
@@ -458,7 +795,7 @@ impl Hub {
     pub(super) fn disconnect(&mut self, now: Time, key: SocketKey, close: bool) {
         let Some(session_key) = self.sockets.get(key).map(|socket| socket.session) else { return };
         let reason = DisconnectReason::ServerNamespaceDisconnect;
-        if !close {
+        if !close || !self.sessions.contains_key(session_key) {
             self.dismiss(key, reason);
             return;
         }
@@ -473,25 +810,35 @@ impl Hub {
         let Some(socket) = self.sockets.get(key) else { return };
         let (session, accepted) = (socket.session, socket.id.is_some());
         let name = self.namespaces.all.get(socket.namespace).map(|found| found.name.clone());
-        self.remove_socket(key, reason);
+        self.remove_socket(key, reason, RecoveryOutcome::Ended);
         if let Some(namespace) = name.filter(|_| accepted) {
             self.transmit_packet(session, &socketio::Packet::Disconnect { namespace });
         }
     }
 
-    /// Takes all sockets of a session out of their namespaces.
-    pub(super) fn leave_all(&mut self, key: SessionKey, reason: DisconnectReason) {
-        while let Some(socket) =
-            self.sessions.get(key).and_then(|session| session.sockets.first()).copied()
-        {
-            self.remove_socket(socket, reason);
-        }
-    }
-
     /// Takes a socket out of its namespace and tells its handler.
-    fn remove_socket(&mut self, key: SocketKey, reason: DisconnectReason) {
+    pub(super) fn remove_socket(
+        &mut self,
+        key: SocketKey,
+        reason: DisconnectReason,
+        outcome: RecoveryOutcome,
+    ) {
+        self.note_parting(key);
+        self.note_socket(key, Happened::Ended { reason, outcome });
         let Some(socket) = self.sockets.get_mut(key) else { return };
         let id = socket.id;
+        let catching_up = socket.is_catching_up();
+        let asking = socket.extras.as_deref_mut().and_then(|extras| extras.asking.take());
+        let told = asking.as_deref().is_none_or(|asking| asking.told);
+        if let Some(session) = self.sessions.get_mut(socket.session) {
+            session.catching_up -= u16::from(catching_up);
+        }
+        if socket.kept.is_some() {
+            self.forget_kept(key, outcome);
+        } else if let Some(asking) = asking {
+            self.forget_asking(key, &asking);
+        }
+        let Some(socket) = self.sockets.get_mut(key) else { return };
         let extras = socket.extras.as_deref_mut();
         let pending = extras.map(|extras| std::mem::take(&mut extras.pending_acks));
         if let Some(pending) = &pending
@@ -505,15 +852,19 @@ impl Hub {
         // Only who was in was asked for acks.
         let owed = id.into_iter().flat_map(|id| pending.iter().flatten().map(move |it| (id, it.1)));
         for (id, ack) in owed {
+            let Some(token) = ack.token else { continue };
             let result = Err(AckError::Disconnected);
-            let event = Event::Ack { socket: key, id, token: ack.token, result };
+            let event = Event::Ack { socket: key, id, token, result };
             self.outputs.push_back(Output::Deliver { handler, event });
         }
-        let event = Event::Disconnect { socket: key, reason };
-        self.outputs.push_back(Output::Deliver { handler, event });
+        if told {
+            let event = Event::Disconnect { socket: key, reason };
+            self.outputs.push_back(Output::Deliver { handler, event });
+        }
     }
 
-    fn forget_socket(&mut self, key: SocketKey) {
+    /// Takes a socket out of everything, and says so to nobody.
+    pub(super) fn forget_socket(&mut self, key: SocketKey) {
         while let Some(last) = self.sockets.get(key).and_then(|s| s.rooms.len().checked_sub(1)) {
             self.exit_room_at(key, last);
             if let Some(session) =
@@ -523,10 +874,11 @@ impl Hub {
             }
         }
         let Some(socket) = self.sockets.remove(key) else { return };
+        let kept = socket.kept.is_some();
         match socket.id {
             Some(id) => {
                 self.by_socket_sid.remove(&id);
-                self.expel(socket.namespace, socket.place);
+                self.expel(socket.namespace, socket.place, kept);
             }
             None => {
                 if let Some(namespace) = self.namespaces.all.get_mut(socket.namespace) {
@@ -554,8 +906,9 @@ impl Session {
 }
 
 /// An event or an ack as the packets that a poll takes.
-fn packets(head: &str, args: &Args) -> Vec<Packet> {
-    let text = ByteString::from([head, args.json.as_ref()].concat());
+fn packets(head: &str, args: &Args, stamp: &str) -> Vec<Packet> {
+    let [json, quote, stamp, end] = with_stamp(args, stamp);
+    let text = ByteString::from([head, json, quote, stamp, end].concat());
     std::iter::once(Message::Text(text))
         .chain(args.attachments.iter().cloned().map(Message::Binary))
         .map(|data| Packet { kind: PacketKind::Message, data })
@@ -572,8 +925,9 @@ fn queued_bytes(head_bytes: usize, args: &Args) -> usize {
 const HEAD_MAX_BYTES: usize = 48;
 
 /// An event or an ack as WebSocket frames, one after the other.
-fn frames(head: &str, args: &Args, eio3: bool, deflate: bool) -> Bytes {
-    let text = [b"4".as_slice(), head.as_bytes(), args.json.as_bytes()];
+fn frames(head: &str, args: &Args, stamp: &str, eio3: bool, deflate: bool) -> Bytes {
+    let [json, quote, stamp, end] = with_stamp(args, stamp).map(str::as_bytes);
+    let text = [b"4".as_slice(), head.as_bytes(), json, quote, stamp, end];
     let compressed = (deflate && head.len() + args.json.len() >= DEFLATE_FROM_BYTES)
         .then(|| websocket::deflate::compress(&text.concat()));
     if let (None, []) = (&compressed, args.attachments.as_slice()) {

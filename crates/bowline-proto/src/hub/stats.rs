@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Timer, limit::LimitKey, wall::DisconnectReason};
+use crate::{
+    Time, Timer,
+    limit::LimitKey,
+    session::{NEVER, Session},
+    wall::{DisconnectReason, RecoveryOutcome},
+};
 
 /// Counters of one hub since its start, and how much it holds. Plain numbers: the shell reads
 /// them when somebody asks for metrics.
@@ -28,6 +33,8 @@ pub struct Stats {
     pub packets_out: u64,
     /// Events and acks from clients.
     pub events_in: u64,
+    /// Events that were not delivered, since the socket had sent one of the same id.
+    pub events_repeated: u64,
     /// Events that handlers emitted; a broadcast counts once.
     pub events_out: u64,
     /// Receivers that were cut because they could not take what was sent.
@@ -36,6 +43,17 @@ pub struct Stats {
     pub limit_hits: [u64; LimitKey::ALL.len()],
     /// Wake-ups that found something to do, by [`Timer`].
     pub wakeups: [u64; Timer::ALL.len()],
+    /// Clients that came back, by [`RecoveryOutcome`].
+    pub recoveries: [u64; RecoveryOutcome::ALL.len()],
+    /// Events that were sent again, or late, to clients that came back.
+    pub events_replayed: u64,
+    /// Sockets that went to another shard, where their clients came back.
+    pub moves: u64,
+    /// Sockets that an earlier process had saved and that are kept here.
+    pub restored: u64,
+    /// Sockets that it had saved and that could not be: their namespace is not served any more, or the
+    /// log is another.
+    pub not_restored: u64,
     /// Times that were measured, by [`Measured`].
     pub measured: [Histogram; Measured::ALL.len()],
 }
@@ -168,6 +186,16 @@ impl UpgradeFailure {
 impl Stats {
     pub(crate) fn on_limit(&mut self, key: LimitKey) {
         self.limit_hits[key as usize] += 1;
+    }
+
+    /// A client of a session is let in somewhere.
+    pub(super) fn on_connected(&mut self, session: &Session, now: Time) {
+        if !session.own {
+            self.connects_accepted += 1;
+            if session.connect_by != NEVER {
+                self.measure(Measured::Handshake, now - session.opened);
+            }
+        }
     }
 
     pub(crate) fn on_closed(&mut self, reason: DisconnectReason) {

@@ -222,7 +222,7 @@ fn a_second_post_while_one_is_read_ends_the_session() {
     let mut shell = Shell::new(Config::default());
     let session = shell.open_polling(Version::V4);
     let first = shell.exchange();
-    shell.input(Input::Post { exchange: first, session, body: PostBody::Begun });
+    shell.input(Input::Post { exchange: first, session, body: PostBody::Begun, timestamp: None });
     assert_eq!(shell.post(session, "40"), Response::Status(400));
     assert_eq!(shell.response(first), Response::Status(400));
     assert_eq!(shell.hub.session_count(), 0);
@@ -245,7 +245,7 @@ fn a_body_that_is_too_big_is_refused_and_the_session_goes_on() {
     let session = shell.open_polling(Version::V4);
     shell.join_by_polling(session);
     let exchange = shell.exchange();
-    shell.input(Input::Post { exchange, session, body: PostBody::TooBig });
+    shell.input(Input::Post { exchange, session, body: PostBody::TooBig, timestamp: None });
     assert_eq!(shell.response(exchange), Response::Status(413));
     assert_eq!(shell.hub.session_count(), 1);
     assert_eq!(shell.hub.stats().limit_hits[LimitKey::MaxPayload as usize], 1);
@@ -642,7 +642,7 @@ fn a_drain_closes_transports_and_never_says_disconnect() {
     }
     assert_eq!(shell.sent(websocket), Vec::<String>::new());
     assert_eq!(shell.closed.get(&websocket), Some(&Some(1001)));
-    assert_eq!(shell.body(poll), "1");
+    assert_eq!(shell.body(poll), "6", "python-engineio would not come back from a `1`");
     assert_eq!(shell.last_disconnect(), DisconnectReason::ServerShuttingDown);
 }
 
@@ -688,17 +688,24 @@ pub(super) struct Shell {
     pub(super) accepted: Vec<(SocketKey, Sid)>,
     /// Whether CONNECT packets are left unanswered.
     pub(super) hold_connects: bool,
+    /// For other shards.
+    pub(super) told: Vec<(u8, Box<super::Peer>)>,
+    pub(super) settled: Vec<(Sid, u8)>,
 }
 
 impl Shell {
     pub(super) fn new(config: Config) -> Self {
-        let rule = |pattern| NamespaceRule { pattern: NamespacePattern::new(pattern), handler: 0 };
+        let rule = |pattern| NamespaceRule {
+            pattern: NamespacePattern::new(pattern),
+            handler: 0,
+            keeping: super::Keeping::default(),
+        };
         let namespaces = vec![rule("/"), rule("/room-*"), rule("/refused")];
         Self {
             hub: Hub::new(Config { namespaces, ..config }, [7; 16]),
             now: Time::ZERO,
             ids: 0,
-            user_agent: "Mozilla/5.0".into(),
+            user_agent: "owl/1.0".into(),
             frames: BTreeMap::new(),
             closed: BTreeMap::new(),
             responses: BTreeMap::new(),
@@ -708,6 +715,8 @@ impl Shell {
             sends: 0,
             accepted: Vec::new(),
             hold_connects: false,
+            told: Vec::new(),
+            settled: Vec::new(),
         }
     }
 
@@ -741,9 +750,11 @@ impl Shell {
             }
             Output::Forward(broadcast) => self.forwarded.push(broadcast),
             Output::Reached { report, receivers } => self.reached.push((report, receivers)),
+            Output::Tell { shard, message } => self.told.push((shard, message)),
+            Output::Settled { pid, shard } => self.settled.push((pid, shard)),
             Output::Deliver { event, .. } => {
                 self.events.push(event.clone());
-                if let Event::Connect { socket, namespace, .. } = event
+                if let Event::Connect { socket, namespace, .. } = event.clone()
                     && !self.hold_connects
                 {
                     if namespace == "/refused" {
@@ -753,7 +764,13 @@ impl Shell {
                     }
                     let id = self.sid();
                     self.accepted.push((socket, id));
-                    return Some(Command::Accept { socket, id });
+                    let pid = self.sid();
+                    return Some(Command::Accept { socket, id, pid });
+                }
+                if let Event::Return { socket, id, .. } = event
+                    && !self.hold_connects
+                {
+                    return Some(Command::Accept { socket, id, pid: id });
                 }
             }
         }
@@ -768,7 +785,7 @@ impl Shell {
     pub(super) fn sid(&mut self) -> Sid {
         let mut random = [0; 14];
         random[..8].copy_from_slice(&self.next_id().to_le_bytes());
-        Sid::new(0, random)
+        Sid::new(self.hub.config.continuity.shard, random)
     }
 
     pub(super) fn exchange(&mut self) -> ExchangeId {
@@ -850,7 +867,7 @@ impl Shell {
 
     pub(super) fn begin_get(&mut self, session: Sid) -> ExchangeId {
         let exchange = self.exchange();
-        self.input(Input::Get { exchange, session });
+        self.input(Input::Get { exchange, session, timestamp: None });
         exchange
     }
 
@@ -864,7 +881,7 @@ impl Shell {
     pub(super) fn post(&mut self, session: Sid, body: &str) -> Response {
         let exchange = self.exchange();
         let body = PostBody::Whole { body: Bytes::copy_from_slice(body.as_bytes()), binary: false };
-        self.input(Input::Post { exchange, session, body });
+        self.input(Input::Post { exchange, session, body, timestamp: None });
         self.response(exchange)
     }
 
@@ -960,5 +977,6 @@ pub(super) fn broadcast(namespace: &'static str) -> Broadcast {
         report: None,
         ack: None,
         forwarded: false,
+        origin: None,
     }
 }

@@ -55,7 +55,7 @@ fn a_room_joined_before_the_answer_to_connect_counts_from_the_answer_on() {
     assert_eq!(shell.sent(websocket), Vec::<String>::new(), "it may yet be refused");
     assert_eq!(shell.reached.pop(), Some((1, 0)));
     let id = shell.sid();
-    shell.command(Command::Accept { socket, id });
+    shell.command(Command::Accept { socket, id, pid: id });
     shell.command(to_red());
     let connect = format!("40{{\"sid\":\"{id}\"}}");
     assert_eq!(shell.sent(websocket), [&connect, "42[\"b\"]"]);
@@ -176,7 +176,21 @@ fn what_was_said_in_the_turn_of_the_drain_reaches_a_poll_that_waits() {
     let key = shell.hub.sessions().next().unwrap();
     shell.input(Input::Drain { session: key });
     shell.turn_end();
-    assert_eq!(shell.body(poll), "42[\"last\"]\u{1e}1");
+    assert_eq!(shell.body(poll), "42[\"last\"]");
+    assert_eq!(shell.hub.session_count(), 0);
+}
+
+#[test]
+fn an_end_is_not_told_behind_events() {
+    // The official client would take them in after the end, and have them twice when it comes back.
+    let mut shell = Shell::new(Config::default());
+    let session = shell.open_polling(Version::V4);
+    let socket = shell.join_by_polling(session);
+    let poll = shell.begin_get(session);
+    shell.command(emit(socket, "[\"last\"]"));
+    shell.post(session, "2");
+    assert_eq!(shell.last_disconnect(), DisconnectReason::TransportError);
+    assert_eq!(shell.body(poll), "42[\"last\"]");
     assert_eq!(shell.hub.session_count(), 0);
 }
 
@@ -189,7 +203,7 @@ fn a_drain_waits_a_little_for_the_poll_that_takes_what_is_queued() {
     let key = shell.hub.sessions().next().unwrap();
     shell.input(Input::Drain { session: key });
     assert_eq!(shell.last_disconnect(), DisconnectReason::ServerShuttingDown);
-    assert_eq!(shell.get(session), "42[\"last\"]\u{1e}1");
+    assert_eq!(shell.get(session), "42[\"last\"]");
     assert_eq!(shell.hub.session_count(), 0);
 
     // One that was closed before waits no longer than the others.
@@ -318,7 +332,7 @@ fn a_small_packet_keeps_no_large_body() {
     let body = Bytes::from(format!("3:2ab10001:6{noise}"));
     let exchange = shell.exchange();
     let whole = PostBody::Whole { body: body.clone(), binary: false };
-    shell.input(Input::Post { exchange, session, body: whole });
+    shell.input(Input::Post { exchange, session, body: whole, timestamp: None });
     assert_eq!(shell.response(exchange), Response::Taken);
     assert!(body.is_unique(), "the pong that waits in the queue holds on to all of it");
     assert_eq!(shell.get(session), "2:403:3ab");
@@ -341,7 +355,7 @@ fn a_post_that_the_upgrade_overtakes_is_answered_once() {
     let session = shell.open_polling(Version::V4);
     shell.join_by_polling(session);
     let exchange = shell.exchange();
-    shell.input(Input::Post { exchange, session, body: PostBody::Begun });
+    shell.input(Input::Post { exchange, session, body: PostBody::Begun, timestamp: None });
     let websocket = shell.attach(session);
     shell.text(websocket, "5");
     assert_eq!(shell.response(exchange), Response::Refused(RequestError::BadRequest));
@@ -405,7 +419,12 @@ impl Crowd {
             (3, Some(session), ..) => self.requests.push(shell.begin_get(session)),
             (4, Some(session), ..) => {
                 let exchange = shell.exchange();
-                shell.input(Input::Post { exchange, session, body: PostBody::Begun });
+                shell.input(Input::Post {
+                    exchange,
+                    session,
+                    body: PostBody::Begun,
+                    timestamp: None,
+                });
                 self.requests.push(exchange);
             }
             (5, Some(session), ..) => {

@@ -278,7 +278,7 @@ fn whoever_waits_to_be_let_in_is_not_listed_and_neither_are_the_servers_own() {
     let rooms: Vec<_> = shell.hub.rooms_in(None).map(|room| room.sockets()).collect();
     assert_eq!(rooms, [0]);
     let id = Sid::new(0, [9; 14]);
-    shell.command(Command::Accept { socket, id });
+    shell.command(Command::Accept { socket, id, pid: id });
     assert_eq!(shell.hub.sockets_in(Some("/"), Some("red")).count(), 1);
 }
 
@@ -320,6 +320,7 @@ fn configure_with(shell: &mut Shell, rules: &[(&str, u16)]) {
         .map(|(pattern, handler)| NamespaceRule {
             pattern: NamespacePattern::new(pattern),
             handler: *handler,
+            keeping: super::Keeping::default(),
         })
         .collect();
     let config = Config { namespaces, ..shell.hub.config.clone() };

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::json::{self, Kind};
@@ -13,7 +13,8 @@ use super::json::{self, Kind};
 ///
 /// Binary arguments are attachments; where one belongs, the text has
 /// `{"_placeholder":true,"num":n}`. Clones share the text and the attachments.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(ByteString, Vec<Bytes>)", into = "(ByteString, Vec<Bytes>)")]
 pub struct Args {
     pub(crate) json: ByteString,
     pub(crate) attachments: Vec<Bytes>,
@@ -118,6 +119,16 @@ impl Args {
         }
     }
 
+    /// A string at a place in the arguments, or a number in its digits as they were written: in the
+    /// element at `index`, and in that where `keys` lead to.
+    pub(crate) fn scalar_at(&self, index: usize, keys: &[String]) -> Option<Cow<'_, str>> {
+        match json::find(&self.json, index, keys)? {
+            (Kind::String, text) => Some(json::unescape(text)),
+            (Kind::Number, text) => Some(Cow::Borrowed(text)),
+            (Kind::Array | Kind::Object | Kind::Literal, _) => None,
+        }
+    }
+
     /// The arguments without the first: those of an event without its name, as an ack carries
     /// them.
     pub fn rest(&self) -> Self {
@@ -140,6 +151,23 @@ impl Args {
     /// What serde has to say. Texts nested more than 128 levels deep are among what it refuses.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.json)
+    }
+}
+
+impl From<Args> for (ByteString, Vec<Bytes>) {
+    fn from(Args { json, attachments }: Args) -> Self {
+        (json, attachments)
+    }
+}
+
+impl TryFrom<(ByteString, Vec<Bytes>)> for Args {
+    type Error = InvalidArgs;
+
+    fn try_from((json, attachments): (ByteString, Vec<Bytes>)) -> Result<Self, InvalidArgs> {
+        match attachments.is_empty() {
+            true => Self::new(json),
+            false => Self::with_attachments(json, attachments),
+        }
     }
 }
 

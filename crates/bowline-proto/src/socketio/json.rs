@@ -78,6 +78,20 @@ pub(super) fn split_first(text: &str) -> Option<(First<'_>, &str)> {
     Some((first, &text[walk.at..]))
 }
 
+/// Finds a value in an array that was checked before: the element at `index`, and in that what `keys`
+/// lead to. What stands behind it is not looked at.
+pub(super) fn find<'a>(text: &'a str, index: usize, keys: &[String]) -> Option<First<'a>> {
+    let mut walk = Walk { text, at: 0 };
+    walk.skip_space();
+    walk.enter_element(index)?;
+    for key in keys {
+        walk.enter_member(key)?;
+    }
+    let from = walk.at;
+    let kind = walk.value(None).ok()?;
+    Some((kind, &text[from..walk.at]))
+}
+
 /// Returns what a string literal that was checked before says. Lone surrogates are replaced.
 pub(super) fn unescape(literal: &str) -> Cow<'_, str> {
     let inner = literal.get(1..literal.len().saturating_sub(1)).unwrap_or_default();
@@ -169,6 +183,49 @@ impl<'a> Walk<'a> {
         let from = self.at;
         let kind = self.value(attachments)?;
         Ok(Some((kind, &self.text[from..self.at])))
+    }
+
+    /// Goes from the beginning of an array to that of one of its elements.
+    fn enter_element(&mut self, index: usize) -> Option<()> {
+        self.take(b'[')?;
+        self.skip_space();
+        for _ in 0..index {
+            self.value(None).ok()?;
+            self.skip_space();
+            self.take(b',')?;
+            self.skip_space();
+        }
+        (self.peek() != Some(b']')).then_some(())
+    }
+
+    /// Goes from the beginning of an object, or an array, to what is called `name` in it.
+    fn enter_member(&mut self, name: &str) -> Option<()> {
+        if self.peek() == Some(b'[') {
+            let is_index = name.bytes().all(|byte| byte.is_ascii_digit());
+            return self.enter_element(name.parse().ok().filter(|_| is_index)?);
+        }
+        self.take(b'{')?;
+        self.skip_space();
+        loop {
+            let from = self.at;
+            self.take(b'"')?;
+            self.string().ok()?;
+            let found = unescape(&self.text[from..self.at]) == name;
+            self.skip_space();
+            self.take(b':')?;
+            self.skip_space();
+            if found {
+                return Some(());
+            }
+            self.value(None).ok()?;
+            self.skip_space();
+            self.take(b',')?;
+            self.skip_space();
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        (self.next() == Some(byte)).then_some(())
     }
 
     /// Passes one value.
@@ -637,6 +694,35 @@ mod tests {
         assert_eq!(check_array("[] ]", None), Err(Fault::Syntax));
         assert_eq!(split_first("[\"a\" , 2]"), Some(((Kind::String, "\"a\""), ", 2]")));
         assert_eq!(split_first("[]"), None);
+    }
+
+    #[test]
+    fn a_value_is_found_by_its_path() {
+        let text = r#" [ "n" , {"a":{"id":[1,"x",{}]},"\u0069d" : "yes" ,"id":"no"}, [[],7 ] ] "#;
+        let at = |index, keys: &[&str]| {
+            let keys: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+            find(text, index, &keys).map(|(_, text)| text)
+        };
+        assert_eq!(at(0, &[]), Some("\"n\""));
+        assert_eq!(at(1, &["id"]), Some("\"yes\""));
+        assert_eq!(at(1, &["a", "id", "1"]), Some("\"x\""));
+        assert_eq!(at(1, &["a", "id", "2"]), Some("{}"));
+        assert_eq!(at(2, &["1"]), Some("7"));
+        for (index, keys) in [
+            (3, &[][..]),
+            (0, &["id"]),
+            (1, &["x"]),
+            (1, &["a", "id", "3"]),
+            (1, &["a", "id", "2", "x"]),
+            (1, &["a", "id", "+1"]),
+            (1, &["a", "id", ""]),
+            (2, &["0", "0"]),
+            (2, &["99999999999999999999"]),
+        ] {
+            assert_eq!(at(index, keys), None, "{index} {keys:?}");
+        }
+        assert_eq!(find("[]", 0, &[]), None);
+        assert_eq!(find("{}", 0, &[]), None);
     }
 
     #[test]

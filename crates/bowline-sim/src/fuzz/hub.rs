@@ -10,7 +10,10 @@ use std::{
 use bowline_proto::{
     Command, ExchangeId, Hub, Input, Output, SessionKey, Sid, SocketKey, Time, TransportId,
     engineio::{PollStyle, Version},
-    hub::{Config, NamespacePattern, NamespaceRule, Protocol},
+    hub::{
+        Config, Continuity, Keeping, NamespacePattern, NamespaceRule, OnDoubt, Protocol,
+        SessionKeySource, Stamp,
+    },
     limit::Limits,
     socketio::Args,
     wall::{
@@ -86,6 +89,8 @@ struct Shell {
     /// Broadcasts that asked for acks: how many receivers they had, and how many were told of.
     asked: BTreeMap<u64, (Option<usize>, usize)>,
     sessions: BTreeSet<SessionKey>,
+    /// Those that sockets were given to come back with.
+    pids: Vec<Sid>,
 }
 
 fn config(settings: u8) -> Config {
@@ -99,7 +104,16 @@ fn config(settings: u8) -> Config {
         queued_bytes_per_session: if tight { 1_000 } else { 4_194_304 },
         ..Limits::default()
     };
-    let rule = |pattern| NamespaceRule { pattern: NamespacePattern::new(pattern), handler: 0 };
+    let rule = |pattern| NamespaceRule {
+        pattern: NamespacePattern::new(pattern),
+        handler: 0,
+        keeping: Keeping {
+            stamp: if settings & 32 == 0 { Stamp::Auto } else { Stamp::Always },
+            on_doubt: if settings & 64 == 0 { OnDoubt::Repeat } else { OnDoubt::Skip },
+            session_key: (settings & 16 != 0).then(|| SessionKeySource::Cookie("d".into())),
+            event_id: None,
+        },
+    };
     let defaults = Config::default();
     Config {
         protocol: if settings & 1 == 0 { Protocol::SocketIo } else { Protocol::EngineIo(0) },
@@ -109,6 +123,11 @@ fn config(settings: u8) -> Config {
         ping_interval: if settings & 32 == 0 { defaults.ping_interval } else { SHORT },
         ping_timeout: if settings & 64 == 0 { defaults.ping_timeout } else { SHORT },
         limits,
+        continuity: Continuity {
+            log_bytes: if tight { 2_000 } else { 256_000_000 },
+            away_max: if tight { 2 } else { 100_000 },
+            ..Continuity::default()
+        },
         namespaces: match settings & 128 {
             0 => vec![rule("/"), rule("/n*")],
             _ => vec![rule("/n*")],
@@ -135,6 +154,7 @@ impl Shell {
             tokens: BTreeSet::new(),
             asked: BTreeMap::new(),
             sessions: BTreeSet::new(),
+            pids: Vec::new(),
         }
     }
 
@@ -165,14 +185,14 @@ impl Shell {
         let input = match step % 16 {
             0 | 1 => self.open(source),
             2 => match source.pick(&self.sids) {
-                Some(session) => Input::Get { exchange: self.exchange(), session },
+                Some(session) => Input::Get { exchange: self.exchange(), session, timestamp: None },
                 None => return,
             },
             3 => match source.pick(&self.sids) {
                 Some(session) => {
                     let exchange = self.exchange();
                     self.begun.insert(exchange, session);
-                    Input::Post { exchange, session, body: PostBody::Begun }
+                    Input::Post { exchange, session, body: PostBody::Begun, timestamp: None }
                 }
                 None => return,
             },
@@ -229,6 +249,10 @@ impl Shell {
                 self.now += Duration::from_millis(1 << (source.byte() % 18));
                 Input::Timeout
             }
+            14 if step & 32 != 0 => match self.come_back(source) {
+                Some(input) => input,
+                None => return,
+            },
             _ => match self.command(source) {
                 Some(input) => input,
                 None => return,
@@ -251,11 +275,27 @@ impl Shell {
             version,
             poll_style: PollStyle { base64: settings & 8 != 0, jsonp },
             query: String::new(),
-            headers: Vec::new(),
+            headers: [(32, "user-agent", "Mozilla/5.0"), (64, "cookie", "d=1")]
+                .into_iter()
+                .filter(|(bit, ..)| settings & bit != 0)
+                .map(|(_, name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             address: None,
             own: false,
         };
         Input::Open { id, origin, handshake: Arc::new(handshake) }
+    }
+
+    /// A client shows the pid of a socket.
+    fn come_back(&mut self, source: &mut Source<'_>) -> Option<Input> {
+        let (transport, pid) = (source.pick(&self.transports)?, source.pick(&self.pids)?);
+        let offset = match source.byte() {
+            0 => String::new(),
+            number => format!(",\"offset\":\"0.0.{number}\""),
+        };
+        let namespace = if source.byte() & 1 == 0 { "" } else { "/n1," };
+        let text = format!("40{namespace}{{\"pid\":\"{pid}\"{offset}}}");
+        Some(Input::Message { transport, message: Message::Text(text.into()) })
     }
 
     fn post(&mut self, source: &mut Source<'_>) -> Option<Input> {
@@ -276,7 +316,7 @@ impl Shell {
                 PostBody::Whole { body, binary: form == 4 }
             }
         };
-        Some(Input::Post { exchange, session, body })
+        Some(Input::Post { exchange, session, body, timestamp: None })
     }
 
     fn command(&mut self, source: &mut Source<'_>) -> Option<Input> {
@@ -341,6 +381,7 @@ impl Shell {
                     report: Some(token),
                     ack,
                     forwarded: whence & 1 != 0,
+                    origin: None,
                 })
             }
             5 | 6 => Command::Join { socket, room: room(source) },
@@ -387,6 +428,7 @@ impl Shell {
                 }
                 Output::Deliver { event, .. } => asked.extend(self.hear(event)),
                 Output::Forward(broadcast) => assert!(broadcast.forwarded),
+                Output::Tell { .. } | Output::Settled { .. } => {}
                 Output::Reached { report, receivers } => {
                     assert!(receivers <= members);
                     if let Some((count, _)) = self.asked.get_mut(&report) {
@@ -399,9 +441,10 @@ impl Shell {
             if !self.sockets.contains(&socket) || index % 4 == 3 {
                 continue;
             }
-            let id = self.sid();
+            let (id, pid) = (self.sid(), self.sid());
             self.accepted.insert(socket);
-            self.feed(Input::Command(Command::Accept { socket, id }));
+            self.pids.push(pid);
+            self.feed(Input::Command(Command::Accept { socket, id, pid }));
         }
     }
 
@@ -414,6 +457,13 @@ impl Shell {
                 return Some(socket);
             }
             Event::Event { socket, .. } => assert!(self.accepted.contains(&socket)),
+            Event::Return { socket, .. } => {
+                assert!(self.accepted.contains(&socket));
+                return Some(socket);
+            }
+            Event::Away { socket, .. } | Event::Back { socket } => {
+                assert!(self.accepted.contains(&socket));
+            }
             Event::Ack { token, .. } => match self.asked.get_mut(&token) {
                 Some((_, answered)) => *answered += 1,
                 None => assert!(self.tokens.remove(&token), "an ack told twice"),
@@ -441,6 +491,7 @@ impl Shell {
             assert!(steps < 100_000, "timers without end");
         }
         assert_eq!(self.hub.session_count(), 0, "sessions that never end");
+        assert_eq!(self.hub.away_count(), 0, "sockets that are away for ever");
         assert_eq!(self.hub.sessions_by_transport(), (0, 0));
         assert_eq!(self.transports, [], "WebSockets that nobody closed");
         // A body that never came is the shell's to give up; the session that waited has answered.
@@ -474,11 +525,11 @@ pub(super) fn valid_hub(rng: &mut Rng) -> Vec<u8> {
         "4rubbish",
         "",
     ];
-    let mut out = vec![rng.byte() & 0x1f & if rng.one_in(4) { 0xff } else { 0xfe }];
+    let mut out = vec![rng.byte() & 0x7f & if rng.one_in(4) { 0xff } else { 0xfe }];
     for _ in 0..2 + rng.below(60) {
-        let step = if out.len() < 8 { 0 } else { rng.byte() % 16 };
+        let step = if out.len() < 8 { 0 } else { rng.byte() % 64 };
         out.push(step);
-        match step {
+        match step % 16 {
             4 => {
                 out.extend([rng.byte() & 3, 0, 0]);
                 let text = rng.pick(&WORDS);

@@ -23,7 +23,7 @@ use std::{
 use bowline_proto::{
     Command, ExchangeId, Hub, Input, Output, Sid, SocketKey, Time, TransportId,
     engineio::{Packet, PollStyle, Version},
-    hub::{Config, NamespacePattern, NamespaceRule},
+    hub::{Config, Keeping, NamespacePattern, NamespaceRule},
     limit::{LimitKey, Limits},
     wall::{
         AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin,
@@ -206,6 +206,7 @@ impl<'a> World<'a> {
         let rule = |pattern: &str, handler| NamespaceRule {
             pattern: NamespacePattern::new(pattern),
             handler,
+            keeping: Keeping::default(),
         };
         let config = Config {
             ping_interval: Duration::from_millis(500 + rng.word() % 25_000),
@@ -445,14 +446,14 @@ impl<'a> World<'a> {
             Parcel::Get(index, exchange) => {
                 let expected = self.overlap(index, exchange, Method::Get);
                 let session = self.clients[index].sid;
-                self.feed(Input::Get { exchange, session }, expected);
+                self.feed(Input::Get { exchange, session, timestamp: None }, expected);
             }
             Parcel::PostBegun(index, exchange) => {
                 let expected = self.overlap(index, exchange, Method::Post);
                 self.begun.insert(exchange);
                 let session = self.clients[index].sid;
                 let body = PostBody::Begun;
-                self.feed(Input::Post { exchange, session, body }, expected);
+                self.feed(Input::Post { exchange, session, body, timestamp: None }, expected);
             }
             Parcel::Post(index, exchange, body, packets) => {
                 self.arrive_post(index, exchange, body, &packets);
@@ -609,7 +610,7 @@ impl<'a> World<'a> {
             expected = self.overlap(index, exchange, Method::Post);
         }
         self.unanswered.insert(exchange, (index, Method::Post));
-        let input = Input::Post { exchange, session, body: body.clone() };
+        let input = Input::Post { exchange, session, body: body.clone(), timestamp: None };
         if !polls || body == PostBody::TooBig || !expected.is_empty() {
             self.feed(input, expected);
         } else if packets.is_empty() {
@@ -798,6 +799,7 @@ impl<'a> World<'a> {
                     report,
                     ack: None,
                     forwarded,
+                    origin: None,
                 })
             }
             8..14 => {
@@ -864,7 +866,8 @@ impl<'a> World<'a> {
         let mut expected = Expected::default();
         let mut reached = None;
         match &command {
-            Command::Accept { socket, id } => self.model.accept(*socket, *id),
+            Command::Claim { .. } => panic!("nobody has a name"),
+            Command::Accept { socket, id, .. } => self.model.accept(*socket, *id),
             Command::Refuse { socket, message, .. } => self.model.refuse(*socket, message),
             Command::Emit { socket, args, ack, volatile } => {
                 self.model.emit(*socket, args, ack.map(|ack| ack.token), *volatile);
@@ -1103,6 +1106,7 @@ impl<'a> World<'a> {
         let mut reached = None;
         while let Some(output) = self.hub.poll_output() {
             match output {
+                Output::Tell { .. } | Output::Settled { .. } => panic!("one shard talks to nobody"),
                 Output::Send { mut receivers, frame } => {
                     let mut once = BTreeSet::new();
                     while let Some(transport) = self.hub.next_receiver(&mut receivers) {
@@ -1167,7 +1171,10 @@ impl<'a> World<'a> {
                     }
                     0 => return,
                     1 => Command::Refuse { socket, message: "full".into(), data: None },
-                    _ => Command::Accept { socket, id: Sid::new(0, random) },
+                    _ => {
+                        let id = Sid::new(0, random);
+                        Command::Accept { socket, id, pid: id }
+                    }
                 };
                 if self.rng.one_in(3) {
                     let delay = self.delay();
@@ -1176,7 +1183,7 @@ impl<'a> World<'a> {
                     self.command(command);
                 }
             }
-            Event::Event { socket, args, ack: Some(id) } => {
+            Event::Event { socket, args, ack: Some(id), .. } => {
                 let command = Command::Ack { socket, id, args: args.rest() };
                 match self.rng.below(4) {
                     0 => {}
@@ -1188,7 +1195,11 @@ impl<'a> World<'a> {
                 }
             }
             Event::Ack { .. } => self.counts.acks += 1,
-            Event::Event { ack: None, .. } | Event::Disconnect { .. } => {}
+            Event::Event { ack: None, .. }
+            | Event::Disconnect { .. }
+            | Event::Return { .. }
+            | Event::Away { .. }
+            | Event::Back { .. } => {}
             Event::Open { .. } | Event::Message { .. } | Event::Close { .. } => {}
         }
     }

@@ -84,9 +84,12 @@ impl Told {
     pub(super) fn from_event(event: &Event) -> Self {
         match event.clone() {
             Event::Connect { namespace, auth, .. } => Self::Connect { namespace, auth },
-            Event::Event { socket, args, ack } => Self::Event { socket, args, ack },
+            Event::Event { socket, args, ack, .. } => Self::Event { socket, args, ack },
             Event::Ack { socket, token, result, .. } => Self::Ack { socket, token, result },
             Event::Disconnect { socket, reason } => Self::Disconnect { socket, reason },
+            Event::Return { .. } | Event::Away { .. } | Event::Back { .. } => {
+                panic!("{event:?}, and nobody takes part")
+            }
             Event::Open { .. } | Event::Message { .. } | Event::Close { .. } => {
                 panic!("{event:?} is not of Socket.IO")
             }

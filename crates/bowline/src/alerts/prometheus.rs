@@ -208,6 +208,13 @@ mod tests {
                 ),
                 story(
                     &[
+                        ("bowline_recoveries_total{outcome=\"window\"}", "0+50x40"),
+                        ("bowline_recoveries_total{outcome=\"log-full\"}", "0x9 4x30"),
+                    ],
+                    &[("7m", "BowlineLogTooSmall", json!({ "severity": "warning", "outcome": "log-full" }), "4 clients came back in 10m and could not go on, since the log had given up what they had missed")],
+                ),
+                story(
+                    &[
                         ("bowline_upgrades_total{result=\"done\"}", "0+7x60"),
                         ("bowline_upgrades_total{result=\"failed\"}", "0+3x60"),
                     ],

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use axum::{
     Json,
-    extract::rejection::{JsonRejection, QueryRejection},
+    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
     response::{IntoResponse, Response},
 };
 use bowline_names::ErrorCode;
@@ -104,6 +104,12 @@ impl From<JsonRejection> for ApiError {
 
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
+        Self::new(ErrorCode::RequestInvalid, plain(&rejection.body_text()))
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
         Self::new(ErrorCode::RequestInvalid, plain(&rejection.body_text()))
     }
 }

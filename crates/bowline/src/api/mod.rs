@@ -14,6 +14,7 @@ mod master;
 mod page;
 mod sockets;
 mod status;
+mod story;
 mod token;
 
 use std::sync::Arc;
@@ -100,6 +101,7 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(status::components))
         .routes(routes!(figures::json))
         .routes(routes!(sockets::sockets))
+        .routes(routes!(story::story))
         .routes(routes!(sockets::rooms))
         .routes(routes!(sockets::disconnect))
         .routes(routes!(emit::emit))
@@ -153,7 +155,7 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 15] = [
+    const ALL: [(&str, &str); 16] = [
         ("/", "get"),
         ("/api/v1/components", "get"),
         ("/api/v1/disconnect", "post"),
@@ -166,6 +168,7 @@ mod tests {
         ("/api/v1/reload", "post"),
         ("/api/v1/rooms", "get"),
         ("/api/v1/sockets", "get"),
+        ("/api/v1/sockets/{sid}/story", "get"),
         ("/api/v1/status", "get"),
         ("/api/v1/stop", "post"),
         ("/metrics", "get"),

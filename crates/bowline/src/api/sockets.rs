@@ -10,6 +10,7 @@ use axum::{
 use bowline_names::ErrorCode;
 use bowline_net::{PacketLogError, RoomInfo, Sid, SocketFilter, SocketInfo, Whom};
 use http::request::Parts;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
@@ -18,7 +19,7 @@ use super::{
     audit::Deed,
     error::{ApiError, ErrorBody},
 };
-use crate::{config::duration_text, gateway::Gateway};
+use crate::{clock, config::duration_text, gateway::Gateway};
 
 /// How long packets are logged if nothing else is said.
 const PACKET_LOG: Duration = Duration::from_secs(5 * 60);
@@ -69,16 +70,21 @@ struct Socket {
     rooms: Vec<String>,
     /// How many rooms it has joined.
     rooms_total: usize,
-    /// `polling` or `websocket`.
+    /// Whether its client has lost its connection and may come back.
+    away: bool,
+    /// Since when; null if it is not away.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    since: Option<Timestamp>,
+    /// `polling` or `websocket`; null while it is away.
     #[schema(example = "websocket")]
-    transport: &'static str,
-    /// The revision of Engine.IO: 3 or 4.
-    protocol: u8,
-    /// Where its client is, as far as trusted proxies tell.
+    transport: Option<&'static str>,
+    /// The revision of Engine.IO: 3 or 4; null while it is away.
+    protocol: Option<u8>,
+    /// Where its client is, as far as trusted proxies tell; null while it is away.
     #[schema(value_type = Option<String>, example = "192.0.2.7")]
     address: Option<IpAddr>,
-    /// How long ago its session was opened.
-    age_seconds: f64,
+    /// How long ago its connection was opened; null while it is away.
+    age_seconds: Option<f64>,
     /// Whether its packets are logged.
     packet_log: bool,
 }
@@ -291,13 +297,20 @@ impl Socket {
             namespace: info.namespace.to_string(),
             rooms: info.rooms,
             rooms_total: info.rooms_total,
+            away: info.away.is_some(),
+            since: info.away.map(ago),
             transport: info.transport,
             protocol: info.protocol,
             address: info.address,
-            age_seconds: info.age.as_secs_f64(),
+            age_seconds: info.age.map(|age| age.as_secs_f64()),
             packet_log: info.packet_log,
         }
     }
+}
+
+/// The point in time that is so long ago.
+pub(super) fn ago(time: Duration) -> Timestamp {
+    clock::timestamp().checked_sub(time).unwrap_or(Timestamp::MIN)
 }
 
 pub(super) fn root() -> String {

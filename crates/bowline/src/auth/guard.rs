@@ -58,12 +58,20 @@ impl Guard {
 
 impl Handler for Guard {
     fn on_connect(&self, cx: &mut Context<'_>, request: ConnectRequest) {
-        let inner = &self.0;
-        match inner.check(&request) {
-            // Others may have been made since.
-            Verdict::Ask(set) => inner.ask(cx, request, set),
-            verdict => inner.settle(cx, request, verdict),
-        }
+        self.0.on_request(cx, request, Coming::New);
+    }
+
+    fn on_return(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        self.0.on_request(cx, request, Coming::Back);
+    }
+
+    fn on_away(&self, cx: &mut Context<'_>, socket: SocketRef, reason: DisconnectReason) {
+        // It is still one of its subject's.
+        self.0.handler.on_away(cx, socket, reason);
+    }
+
+    fn on_back(&self, cx: &mut Context<'_>, socket: SocketRef) {
+        self.0.handler.on_back(cx, socket);
     }
 
     fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>) {
@@ -76,6 +84,15 @@ impl Handler for Guard {
     }
 }
 
+/// What a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coming {
+    /// A socket.
+    New,
+    /// The one that was kept for it.
+    Back,
+}
+
 /// What is to be done with a client.
 enum Verdict {
     Good(Grant),
@@ -86,7 +103,24 @@ enum Verdict {
     Ask(Arc<KeySet>),
 }
 
+/// Whether a socket may be its subject's.
+enum Seat {
+    Taken,
+    /// The subject has as many as it may.
+    Full,
+    /// It is somebody else's.
+    Foreign,
+}
+
 impl Inner {
+    fn on_request(self: &Arc<Self>, cx: &mut Context<'_>, request: ConnectRequest, coming: Coming) {
+        match self.check(&request) {
+            // Others may have been made since.
+            Verdict::Ask(set) => self.ask(cx, request, coming, set),
+            verdict => self.settle(cx, request, coming, verdict),
+        }
+    }
+
     fn check(&self, request: &ConnectRequest) -> Verdict {
         let token = match jwt::token(request.auth().map(|auth| &**auth)) {
             Ok(token) => token,
@@ -111,13 +145,19 @@ impl Inner {
     }
 
     /// Has the keys fetched, and decides then. The shard goes on meanwhile.
-    fn ask(self: &Arc<Self>, cx: &mut Context<'_>, request: ConnectRequest, set: Arc<KeySet>) {
+    fn ask(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        request: ConnectRequest,
+        coming: Coming,
+        set: Arc<KeySet>,
+    ) {
         let (inner, handle) = (Arc::clone(self), cx.handle());
         let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         while waiting.try_join_next().is_some() {}
         if waiting.len() >= WAITING {
             drop(waiting);
-            self.settle(cx, request, Verdict::Unverifiable);
+            self.settle(cx, request, coming, Verdict::Unverifiable);
             return;
         }
         let asking = async move {
@@ -128,24 +168,23 @@ impl Inner {
                 verdict => verdict,
             };
             // A shard that is too busy for it drops the request, which refuses it.
-            let _ = handle.call(request.socket(), move |cx| inner.settle(cx, request, verdict));
+            let _ = handle.call(request.socket(), move |cx| {
+                inner.settle(cx, request, coming, verdict);
+            });
         };
         waiting.spawn_on(asking, &self.shared.office);
     }
 
     /// Does what was decided.
-    fn settle(&self, cx: &mut Context<'_>, mut request: ConnectRequest, verdict: Verdict) {
+    fn settle(
+        &self,
+        cx: &mut Context<'_>,
+        request: ConnectRequest,
+        coming: Coming,
+        verdict: Verdict,
+    ) {
         let code = match verdict {
-            Verdict::Good(grant) => match self.seat(&mut request, &grant) {
-                Ok(()) => {
-                    self.rule.count(Outcome::Accepted);
-                    return self.admit(cx, request, grant);
-                }
-                Err(code) => {
-                    cx.count_refused(LimitKey::ConnectionsPerSubject);
-                    code
-                }
-            },
+            Verdict::Good(grant) => return self.welcome(cx, request, coming, grant),
             Verdict::Bad(refusal) => {
                 let namespace = &**request.namespace();
                 tracing::debug!(namespace, "a token was refused: {refusal}");
@@ -153,29 +192,82 @@ impl Inner {
             }
             Verdict::Unverifiable | Verdict::Ask(_) => ErrorCode::TokenUnverifiable,
         };
+        self.refuse(cx, request, code);
+    }
+
+    fn refuse(&self, cx: &mut Context<'_>, request: ConnectRequest, code: ErrorCode) {
         self.rule.count(Outcome::of(code));
         let data = json!({ "code": code.name() }).to_string();
         cx.refuse(request, code.help(), Some(data.into()));
     }
 
-    /// Finds a place for one more socket of the subject.
-    fn seat(&self, request: &mut ConnectRequest, grant: &Grant) -> Result<(), ErrorCode> {
-        let (Some(most), Some(subject)) = (self.per_subject_max, &grant.subject) else {
-            return Ok(());
-        };
-        let socket = request.socket();
-        if !self.rule.subjects.take(socket, subject, most) {
-            return Err(ErrorCode::SubjectFull);
+    /// Goes on with a client whose token is good.
+    fn welcome(
+        &self,
+        cx: &mut Context<'_>,
+        mut request: ConnectRequest,
+        coming: Coming,
+        grant: Grant,
+    ) {
+        let claims = coming == Coming::New && !request.is_claimed();
+        if let Some(name) = grant.name.as_ref().filter(|_| claims) {
+            return cx.claim(request, name.clone());
         }
-        let rule = Arc::clone(&self.rule);
-        request.on_refusal(move || rule.subjects.give_back(socket));
-        Ok(())
+        match self.seat(&mut request, coming, &grant) {
+            Seat::Taken => {
+                self.rule.count(Outcome::Accepted);
+                self.admit(cx, request, coming, grant);
+            }
+            Seat::Full => {
+                cx.count_refused(LimitKey::ConnectionsPerSubject);
+                self.refuse(cx, request, ErrorCode::SubjectFull);
+            }
+            Seat::Foreign => {
+                let socket = request.socket();
+                let flaw = Verdict::Bad(Refusal::Invalid(Flaw::Subject));
+                self.settle(cx, request, coming, flaw);
+                // The user of the device has changed: the next attempt shall be a new connection.
+                cx.disconnect(socket);
+            }
+        }
+    }
+
+    /// Finds a place for one more socket of the subject, or the one that it has.
+    fn seat(&self, request: &mut ConnectRequest, coming: Coming, grant: &Grant) -> Seat {
+        let socket = request.socket();
+        let holder = match coming {
+            Coming::New => None,
+            Coming::Back => self.rule.subjects.whose(socket),
+        };
+        match (holder, &grant.subject) {
+            (Some(holder), Some(subject)) if *holder == **subject => return Seat::Taken,
+            (Some(_), _) => return Seat::Foreign,
+            (None, None) => return Seat::Taken,
+            // One that came back after a restart has none yet.
+            (None, Some(subject)) => {
+                let most = self.per_subject_max.unwrap_or(usize::MAX);
+                if !self.rule.subjects.take(socket, subject, most) {
+                    return Seat::Full;
+                }
+            }
+        }
+        // A kept socket stays when its client is refused, and disconnects when its time is over.
+        if coming == Coming::New {
+            let rule = Arc::clone(&self.rule);
+            request.on_refusal(move || rule.subjects.give_back(socket));
+        }
+        Seat::Taken
     }
 
     /// Gives the client what its token says, and asks the handler.
-    fn admit(&self, cx: &mut Context<'_>, request: ConnectRequest, grant: Grant) {
-        let Grant { subject: _, rooms, data, lasts } = grant;
+    fn admit(&self, cx: &mut Context<'_>, request: ConnectRequest, coming: Coming, grant: Grant) {
+        let Grant { subject: _, name: _, rooms, data, lasts } = grant;
         let socket = request.socket();
+        if coming == Coming::Back {
+            // Rooms and data are what became of those of its first token.
+            cx.expire(socket, lasts.unwrap_or(Duration::MAX), ErrorCode::TokenExpired);
+            return self.handler.on_return(cx, request);
+        }
         for room in rooms {
             cx.join(socket, room);
         }
@@ -191,119 +283,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    use bowline_dial::{ConnectError, Connection, Options};
-    use bowline_net::{Server, SocketView};
-    use tokio::{runtime, sync::oneshot, task::JoinSet};
-
-    use super::*;
-    use crate::{
-        auth::{Auth, jwt::tests::secret_token},
-        config::Jwt,
-    };
-
-    /// Refuses every second client, at once or later, and tells what it knows of the others.
-    #[derive(Default)]
-    struct Moody(AtomicUsize);
-
-    impl Handler for Moody {
-        fn on_connect(&self, cx: &mut Context<'_>, request: ConnectRequest) {
-            match self.0.fetch_add(1, SeqCst) % 4 {
-                1 => cx.refuse(request, "not today", None),
-                // Unanswered is refused.
-                3 => drop(request),
-                _ => drop(cx.accept(request)),
-            }
-        }
-
-        fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, _: Args, ack: Option<Ack>) {
-            let data = cx
-                .socket(socket)
-                .and_then(|view: SocketView<'_>| Some(view.data()?.text().to_string()));
-            let rooms: Vec<String> = cx.rooms(socket).map(str::to_owned).collect();
-            if let Some(ack) = ack {
-                cx.ack(ack, Args::from_values(&[json!(data), json!(rooms)]));
-            }
-        }
-    }
-
-    /// A server whose clients need a token of the secret, and may be two of each subject.
-    fn serve(tasks: &mut JoinSet<()>) -> (String, Auth) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("secret");
-        std::fs::write(&path, jwt::tests::SECRET).unwrap();
-        let jwt = Jwt {
-            secret_file: Some(path),
-            rooms_claim: Some("rooms".to_owned()),
-            data_claim: Some("data".to_owned()),
-            ..Jwt::default()
-        };
-        let auth = Auth::new(runtime::Handle::current(), true);
-        let guard = auth.guard("/", &jwt, Some(2), Arc::new(Moody::default())).unwrap();
-        let server = Server::builder()
-            .listen(([127, 0, 0, 1], 0).into())
-            .shards(2)
-            .namespace("/", guard)
-            .bind()
-            .unwrap();
-        auth.open(server.handle());
-        let url = format!("http://{}", server.local_addrs()[0]);
-        let (stop, stopped) = oneshot::channel::<()>();
-        tasks.spawn(async move {
-            let _stop = stop;
-            let _ = server.run(std::future::pending()).await;
-        });
-        drop(stopped);
-        (url, auth)
-    }
-
-    async fn connect(url: &str, claims: serde_json::Value) -> Result<Connection, ConnectError> {
-        let auth = json!({ "token": secret_token(&claims) }).to_string();
-        bowline_dial::connect(url, Options { auth: Some(auth.into()), ..Options::default() }).await
-    }
-
-    #[tokio::test]
-    async fn who_is_refused_by_the_handler_behind_takes_no_place() {
-        let mut tasks = JoinSet::new();
-        let (url, auth) = serve(&mut tasks);
-        let rule = Arc::clone(&auth.lock().rules["/"]);
-        let ada = || json!({ "sub": "ada" });
-        let mut inside = Vec::new();
-        // In, refused, in, dropped.
-        for turn in 0..4 {
-            let outcome = connect(&url, ada()).await;
-            assert_eq!(outcome.is_ok(), turn % 2 == 0, "{turn}: {:?}", outcome.err());
-            inside.extend(outcome);
-            if turn == 0 {
-                assert_eq!(rule.subjects.held_by("ada"), 1);
-            }
-        }
-        assert_eq!(rule.subjects.held_by("ada"), 2);
-        let full = connect(&url, ada()).await.err().unwrap();
-        assert!(full.to_string().contains("subject-full"), "{full}");
-        for connection in inside {
-            connection.close().await;
-        }
-        let gone = async {
-            while !rule.subjects.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("places are given back");
-    }
-
-    #[tokio::test]
-    async fn the_handler_behind_finds_rooms_and_data_of_the_token() {
-        let mut tasks = JoinSet::new();
-        let (url, _auth) = serve(&mut tasks);
-        let claims = json!({ "rooms": ["owls"], "data": { "name": "Ada" } });
-        let ada = connect(&url, claims).await.unwrap();
-        let asked = Args::from_values(&[json!("who")]);
-        let answer = ada.emit_with_ack(asked, Duration::from_secs(10)).await.unwrap();
-        let answer: Vec<serde_json::Value> = serde_json::from_str(answer.json()).unwrap();
-        assert_eq!(answer[0], json!(r#"{"name":"Ada"}"#));
-        assert!(answer[1].as_array().unwrap().contains(&json!("owls")), "{answer:?}");
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use bowline_names::ErrorCode;
 use bytestring::ByteString;
 use jsonwebtoken::{AlgorithmFamily, Validation, decode, decode_header, errors::ErrorKind};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     crypto,
@@ -22,6 +22,8 @@ pub(crate) struct Rules {
     pub(crate) audience: Vec<String>,
     pub(crate) rooms_claim: Option<String>,
     pub(crate) data_claim: Option<String>,
+    /// The claim that names the device: `session-key = "claim:NAME"`.
+    pub(crate) name_claim: Option<String>,
     pub(crate) leeway: Duration,
 }
 
@@ -33,6 +35,8 @@ pub(crate) struct Grant {
     pub(crate) rooms: Vec<ByteString>,
     /// JSON.
     pub(crate) data: Option<ByteString>,
+    /// What its session is known by when it comes back.
+    pub(crate) name: Option<ByteString>,
     /// How long the client may stay; `None` is for as long as it likes.
     pub(crate) lasts: Option<Duration>,
 }
@@ -61,6 +65,7 @@ pub(crate) enum Flaw {
     TooEarly,
     Claim(String),
     DataTooLong,
+    Subject,
 }
 
 impl Refusal {
@@ -98,6 +103,7 @@ impl fmt::Display for Flaw {
             Self::Audience => "it is for another audience",
             Self::TooEarly => "it is not valid yet",
             Self::DataTooLong => "its data is over 16 KiB",
+            Self::Subject => "its subject is another than that of the session it came back to",
             Self::Claim(name) => {
                 return write!(f, "its claim `{}` has another type", name.escape_debug());
             }
@@ -138,6 +144,7 @@ pub(crate) fn check(
         subject: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
         rooms: rooms(&claims, rules)?,
         data: data(&claims, rules)?,
+        name: name(&claims, rules)?,
         lasts,
     })
 }
@@ -245,6 +252,19 @@ fn data(claims: &Map<String, Value>, rules: &Rules) -> Result<Option<ByteString>
         return Err(Refusal::Invalid(Flaw::DataTooLong));
     }
     Ok(Some(text.into()))
+}
+
+/// Issuer and subject are part of it, so that nobody who may choose what his device is called finds
+/// the session of somebody else.
+fn name(claims: &Map<String, Value>, rules: &Rules) -> Result<Option<ByteString>, Refusal> {
+    let Some(name) = &rules.name_claim else { return Ok(None) };
+    let named = match claims.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(named @ (Value::String(_) | Value::Number(_))) => named,
+        Some(_) => return Err(of_another_type(name)),
+    };
+    Ok(Some(json!([claims.get("iss"), claims.get("sub"), named]).to_string().into()))
 }
 
 fn of_another_type(name: &str) -> Refusal {

@@ -97,7 +97,7 @@ impl Auth {
         }
     }
 
-    /// Puts a guard before the handler of a namespace.
+    /// Puts a guard before the handler of a namespace. `name_claim` names clients that come back.
     ///
     /// # Errors
     /// Its keys cannot be read, and nobody waits for another gateway.
@@ -105,6 +105,7 @@ impl Auth {
         &self,
         pattern: &str,
         jwt: &Jwt,
+        name_claim: Option<String>,
         per_subject_max: Option<usize>,
         handler: Arc<dyn Handler>,
     ) -> Result<Guard, Failure> {
@@ -128,6 +129,7 @@ impl Auth {
             audience: jwt.audience.clone(),
             rooms_claim: jwt.rooms_claim.clone(),
             data_claim: jwt.data_claim.clone(),
+            name_claim,
             leeway: jwt.leeway,
         };
         let rule = Arc::clone(self.lock().rules.entry(pattern.to_owned()).or_default());

@@ -1,4 +1,4 @@
-//! How many connections each subject has: `limits.connections-per-subject`.
+//! Whose a connection is, and how many each subject has: `limits.connections-per-subject`.
 
 use std::{
     collections::HashMap,
@@ -36,6 +36,11 @@ impl Subjects {
             inner.forget(&before);
         }
         true
+    }
+
+    /// Whose socket it is, as far as that was said.
+    pub(super) fn whose(&self, socket: SocketRef) -> Option<Arc<str>> {
+        self.lock().sockets.get(&socket).cloned()
     }
 
     /// The socket has gone, or never came. More than once is as good as once.

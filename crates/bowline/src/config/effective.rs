@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use bowline_net::SessionLimits;
+use bowline_net::{EventIdPath, OnDoubt, SessionLimits, Stamp};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) health: Health,
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
+    pub(crate) continuity: Continuity,
     pub(crate) namespaces: Namespaces,
     pub(crate) backends: Backends,
     pub(crate) alerts: Alerts,
@@ -113,6 +114,25 @@ pub(crate) struct Limits {
     pub(crate) queued_bytes_per_session: usize,
 }
 
+/// `[continuity]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Continuity {
+    /// How long a client may stay away.
+    pub(crate) window: Duration,
+    pub(crate) durability: Durability,
+    /// What the logs of all shards may take.
+    pub(crate) max_bytes: usize,
+    /// How many sockets of all shards may be away.
+    pub(crate) max_away: usize,
+}
+
+/// What sessions survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// The end of a connection, and a clean restart.
+    Memory,
+}
+
 /// `[namespaces]`: patterns and what is done with what they match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Namespaces(pub(crate) Vec<(String, Namespace)>);
@@ -121,8 +141,25 @@ pub(crate) struct Namespaces(pub(crate) Vec<(String, Namespace)>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Namespace {
     pub(crate) handler: Handler,
+    /// Who gets offsets and a pid.
+    pub(crate) stamp: Stamp,
+    /// What becomes of events that a client without offsets may have.
+    pub(crate) on_doubt: OnDoubt,
+    /// Where clients put an id into their events.
+    pub(crate) event_id: Option<EventIdPath>,
+    /// What names the clients that get no pid.
+    pub(crate) session_key: Option<SessionKey>,
     /// What a token must be for its client to get in; `None` lets everybody in.
     pub(crate) jwt: Option<Jwt>,
+}
+
+/// `session-key`: where the name of a client stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SessionKey {
+    /// In the cookie of this name.
+    Cookie(String),
+    /// In this claim of its token.
+    Claim(String),
 }
 
 /// `[backends]`: apps behind HTTP, by name.
@@ -142,6 +179,8 @@ pub(crate) struct Backend {
     pub(crate) max_concurrent: usize,
     /// Requests that wait.
     pub(crate) queue: usize,
+    /// Whether it is asked again when a client returns.
+    pub(crate) recheck: bool,
 }
 
 /// `auth.jwt` of a namespace. One of the three keys it has is set.
@@ -351,12 +390,33 @@ impl Default for Limits {
     }
 }
 
+impl Default for Continuity {
+    fn default() -> Self {
+        let bowline_net::Continuity { window, max_bytes, max_away } = Default::default();
+        Self { window, durability: Durability::Memory, max_bytes, max_away }
+    }
+}
+
 impl Default for Namespaces {
     fn default() -> Self {
         Self(vec![
-            ("/".to_owned(), Namespace { handler: Handler::Echo, jwt: None }),
-            ("/relay".to_owned(), Namespace { handler: Handler::Relay, jwt: None }),
+            ("/".to_owned(), Namespace::new(Handler::Echo)),
+            ("/relay".to_owned(), Namespace::new(Handler::Relay)),
         ])
+    }
+}
+
+impl Namespace {
+    /// One that says no more than this.
+    pub(crate) fn new(handler: Handler) -> Self {
+        Self {
+            handler,
+            stamp: Stamp::default(),
+            on_doubt: OnDoubt::default(),
+            event_id: None,
+            session_key: None,
+            jwt: None,
+        }
     }
 }
 
@@ -366,7 +426,7 @@ impl Namespaces {
         let found = self.0.iter().position(|(name, _)| name == pattern);
         let at = found.unwrap_or_else(|| {
             // The handler is demanded, so that this one never runs.
-            self.0.push((pattern.to_owned(), Namespace { handler: Handler::Echo, jwt: None }));
+            self.0.push((pattern.to_owned(), Namespace::new(Handler::Echo)));
             self.0.len() - 1
         });
         &mut self.0[at].1
@@ -394,6 +454,7 @@ impl Default for Backend {
             timeout: bowline_backend::Options::TIMEOUT,
             max_concurrent: bowline_backend::Options::MAX_CONCURRENT,
             queue: bowline_backend::Options::QUEUE,
+            recheck: false,
         }
     }
 }

@@ -6,15 +6,16 @@
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bowline_names::EnvVar;
+use bowline_net::{OnDoubt, Stamp};
 use serde_json::Value;
 use toml::de::DeValue;
 
 use super::{
-    effective::{Backend, Config, Jwt, LogFormat},
+    effective::{Backend, Config, Jwt, LogFormat, Namespace},
     kind::{
-        Address, Addresses, Claim, CookieName, Count, CountOrAuto, Endpoint, File, HandlerName,
-        Kind, Level, Networks, OneOf, Origins, Size, Threads, Time, TransportNames, Truth, UrlPath,
-        WebOrigin, Words,
+        Address, Addresses, Claim, CookieName, Count, CountOrAuto, DurabilityName, Endpoint,
+        EventIdPlace, File, HandlerName, Kind, Level, Networks, OneOf, Origins, SessionKeyPlace,
+        Size, Threads, Time, TransportNames, Truth, UrlPath, WebOrigin, Words,
     },
 };
 
@@ -57,6 +58,14 @@ const COUNT: RangeInclusive<u64> = 1..=100_000_000;
 /// A size in memory, for one session: up to 1 GiB.
 const BYTES: RangeInclusive<u64> = 1..=(1 << 30);
 
+/// A log in memory: enough for every shard to have a share of it, up to 1 TiB.
+const LOG_BYTES: RangeInclusive<u64> = (64 << 10)..=(1 << 40);
+
+const STAMPS: OneOf<Stamp> =
+    OneOf(&[("auto", Stamp::Auto), ("always", Stamp::Always), ("never", Stamp::Never)]);
+
+const DOUBTS: OneOf<OnDoubt> = OneOf(&[("repeat", OnDoubt::Repeat), ("skip", OnDoubt::Skip)]);
+
 const FORMATS: OneOf<LogFormat> =
     OneOf(&[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
 
@@ -89,6 +98,24 @@ macro_rules! tls {
             kind: File,
             get: |config| config.server.tls.as_ref().map(|tls| &tls.$at),
             set: |config, value| config.server.tls.get_or_insert_default().$at = value,
+        }
+    };
+}
+
+/// A field of a namespace.
+macro_rules! namespace {
+    ($kind:expr, optional $at:ident) => {
+        InNamespace {
+            kind: $kind,
+            get: |namespace| namespace.$at.as_ref(),
+            set: |namespace, value| namespace.$at = Some(value),
+        }
+    };
+    ($kind:expr, $at:ident) => {
+        InNamespace {
+            kind: $kind,
+            get: |namespace| Some(&namespace.$at),
+            set: |namespace, value| namespace.$at = value,
         }
     };
 }
@@ -206,12 +233,24 @@ pub(crate) static KEYS: &[Key] = &[
         Change::Reload,
         &field!(Size(BYTES), limits.queued_bytes_per_session),
     ),
+    key("continuity.window", Change::Reload, &field!(Time(WAIT), continuity.window)),
+    key("continuity.durability", Change::Reload, &field!(DurabilityName, continuity.durability)),
+    key("continuity.max-bytes", Change::Reload, &field!(Size(LOG_BYTES), continuity.max_bytes)),
+    key("continuity.max-away", Change::Reload, &field!(Count(COUNT), continuity.max_away)),
     key("alerts.rules-file", Change::Reload, &optional!(File, alerts.rules_file)),
     key("alerts.alertmanager-url", Change::Reload, &optional!(Endpoint, alerts.alertmanager_url)),
     key("alerts.webhook-url", Change::Reload, &optional!(Endpoint, alerts.webhook_url)),
     key("log.level", Change::Reload, &field!(Level, log.level)).or(EnvVar::LogLevel),
     key("log.format", Change::Reload, &field!(FORMATS, log.format)).or(EnvVar::LogFormat),
-    key("namespaces.*.handler", Change::Reload, &NamespaceHandlers).required(),
+    key("namespaces.*.handler", Change::Reload, &namespace!(HandlerName, handler)).required(),
+    key("namespaces.*.stamp", Change::Reload, &namespace!(STAMPS, stamp)),
+    key("namespaces.*.on-doubt", Change::Reload, &namespace!(DOUBTS, on_doubt)),
+    key("namespaces.*.event-id", Change::Reload, &namespace!(EventIdPlace, optional event_id)),
+    key(
+        "namespaces.*.session-key",
+        Change::Reload,
+        &namespace!(SessionKeyPlace, optional session_key),
+    ),
     key("namespaces.*.auth.jwt.secret-file", Change::Reload, &jwt!(File, optional secret_file)),
     key(
         "namespaces.*.auth.jwt.public-key-file",
@@ -229,6 +268,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("backends.*.timeout", Change::Reload, &backend!(Time(ANSWER), timeout)),
     key("backends.*.max-concurrent", Change::Reload, &backend!(Count(1..=100_000), max_concurrent)),
     key("backends.*.queue", Change::Reload, &backend!(Count(1..=10_000_000), queue)),
+    key("backends.*.recheck", Change::Reload, &backend!(Truth, recheck)),
 ];
 
 impl Key {
@@ -344,6 +384,44 @@ impl<T, K: Kind<T>> Field for Typed<K, T> {
     }
 }
 
+/// A field of a namespace, in all of them.
+struct InNamespace<K, T: 'static> {
+    kind: K,
+    get: fn(&Namespace) -> Option<&T>,
+    set: fn(&mut Namespace, T),
+}
+
+impl<T, K: Kind<T>> InNamespace<K, T> {
+    fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
+        let all = config.namespaces.0.iter();
+        all.filter_map(|(name, one)| Some((name.clone(), write((self.get)(one)?)))).collect()
+    }
+}
+
+impl<T, K: Kind<T>> Field for InNamespace<K, T> {
+    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
+        let value = self.kind.read(value)?;
+        (self.set)(config.namespaces.entry(name), value);
+        Ok(())
+    }
+
+    fn get(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.write(value))
+    }
+
+    fn show(&self, config: &Config) -> Value {
+        self.each(config, |value| self.kind.show(value))
+    }
+
+    fn words(&self) -> String {
+        self.kind.words()
+    }
+
+    fn schema(&self) -> Value {
+        self.kind.schema()
+    }
+}
+
 /// A field of `auth.jwt`, in all namespaces that have it.
 struct InJwt<K, T: 'static> {
     kind: K,
@@ -422,32 +500,5 @@ impl<T, K: Kind<T>> Field for InBackend<K, T> {
 
     fn schema(&self) -> Value {
         self.kind.schema()
-    }
-}
-
-/// The handlers of all namespaces, which are one field.
-struct NamespaceHandlers;
-
-impl Field for NamespaceHandlers {
-    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
-        config.namespaces.entry(name).handler = HandlerName.read(value)?;
-        Ok(())
-    }
-
-    fn get(&self, config: &Config) -> Value {
-        let rules = config.namespaces.0.iter();
-        rules.map(|(name, rule)| (name.clone(), HandlerName.write(&rule.handler))).collect()
-    }
-
-    fn show(&self, config: &Config) -> Value {
-        self.get(config)
-    }
-
-    fn words(&self) -> String {
-        HandlerName.words()
-    }
-
-    fn schema(&self) -> Value {
-        HandlerName.schema()
     }
 }

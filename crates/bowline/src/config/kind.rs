@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use bowline_net::EventIdPath;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::{
     document::shown,
-    effective::{Allowance, Cookie, Handler, Shards, Transports, Url},
+    effective::{Allowance, Cookie, Durability, Handler, SessionKey, Shards, Transports, Url},
     later, suggest, value,
 };
 
@@ -88,6 +89,15 @@ pub(crate) struct Level;
 
 /// The name of a claim of a token.
 pub(crate) struct Claim;
+
+/// What sessions survive; more of it is of a later version.
+pub(crate) struct DurabilityName;
+
+/// Where clients put an id into their events.
+pub(crate) struct EventIdPlace;
+
+/// What names a client: a cookie, or a claim of its token.
+pub(crate) struct SessionKeyPlace;
 
 /// One text, or an array of them, which are called so.
 pub(crate) struct Words(pub(crate) &'static str);
@@ -483,9 +493,8 @@ impl Kind<Cookie> for CookieName {
         if value.as_bool() == Some(false) {
             return Ok(Cookie::Off);
         }
-        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         (value.as_str())
-            .filter(|name| !name.is_empty() && name.chars().all(token))
+            .filter(|name| is_token(name))
             .map(|name| Cookie::Named(name.to_owned()))
             .ok_or_else(|| refused(value, &self.words()))
     }
@@ -498,7 +507,7 @@ impl Kind<Cookie> for CookieName {
     }
 
     fn schema(&self) -> Value {
-        let name = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
+        let name = format!("^{TOKEN}$");
         json!({ "anyOf": [{ "const": false }, { "type": "string", "pattern": name }] })
     }
 }
@@ -539,6 +548,74 @@ impl Kind<String> for Claim {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Kind<Durability> for DurabilityName {
+    fn words(&self) -> String {
+        DURABILITIES.words()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Durability, String> {
+        match value.as_str().filter(|name| later::DURABILITIES.contains(name)) {
+            Some(name) => Err(format!("\"{name}\" is not in this version; write {}", self.words())),
+            None => DURABILITIES.read(value),
+        }
+    }
+
+    fn write(&self, value: &Durability) -> Value {
+        DURABILITIES.write(value)
+    }
+
+    fn schema(&self) -> Value {
+        DURABILITIES.schema()
+    }
+}
+
+const DURABILITIES: OneOf<Durability> = OneOf(&[("memory", Durability::Memory)]);
+
+impl Kind<EventIdPath> for EventIdPlace {
+    fn words(&self) -> String {
+        "the index of an argument and keys, as in \"/0/id\"".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<EventIdPath, String> {
+        let path = value.as_str().and_then(|text| text.parse().ok());
+        path.ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &EventIdPath) -> Value {
+        json!(value.to_string())
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": r"^/\d+(/[\s\S]*)?$" })
+    }
+}
+
+impl Kind<SessionKey> for SessionKeyPlace {
+    fn words(&self) -> String {
+        "\"cookie:NAME\" or \"claim:NAME\"".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<SessionKey, String> {
+        let key = match value.as_str().and_then(|text| text.split_once(':')) {
+            Some(("cookie", name)) if is_token(name) => Some(SessionKey::Cookie(name.to_owned())),
+            Some(("claim", name)) if !name.is_empty() => Some(SessionKey::Claim(name.to_owned())),
+            Some(_) | None => None,
+        };
+        key.ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &SessionKey) -> Value {
+        match value {
+            SessionKey::Cookie(name) => json!(format!("cookie:{name}")),
+            SessionKey::Claim(name) => json!(format!("claim:{name}")),
+        }
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "pattern": format!(r"^(cookie:{TOKEN}|claim:[\s\S]+)$") })
     }
 }
 
@@ -614,6 +691,14 @@ impl Kind<Handler> for HandlerName {
 }
 
 const HANDLERS: OneOf<&str> = OneOf(&[("echo", "echo"), ("relay", "relay")]);
+
+/// The name of a cookie (RFC 6265 section 4.1.1), as a regular expression.
+const TOKEN: &str = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+";
+
+fn is_token(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !name.is_empty() && name.chars().all(fits)
+}
 
 /// What is said of a value that is not understood.
 fn refused(value: &DeValue<'_>, words: &str) -> String {

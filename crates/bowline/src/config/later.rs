@@ -4,13 +4,17 @@
 /// Returns the keys of a later version in the table with this path, which ends with a dot.
 pub(crate) fn keys(table: &str) -> &'static [&'static str] {
     match table {
-        "" => &["continuity", "ai", "services", "links"],
+        "" => &["ai", "services", "links"],
         "server." => &["upgrade-grace"],
         "admin." => &["mount"],
-        "namespaces.*." => &["stamp", "on-doubt", "event-id", "session-key", "public-rooms"],
+        "continuity." => &["sync"],
+        "namespaces.*." => &["public-rooms"],
         _ => &[],
     }
 }
+
+/// Values of `continuity.durability`.
+pub(crate) const DURABILITIES: &[&str] = &["disk"];
 
 /// Handlers of a namespace that are written as a table.
 pub(crate) const HANDLERS: &[&str] = &["upstream", "ai"];

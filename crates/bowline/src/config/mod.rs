@@ -31,8 +31,8 @@ use bowline_names::ErrorCode;
 use keys::{Change, KEYS};
 
 pub(crate) use effective::{
-    Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespaces, Overrides,
-    Shards, Url,
+    Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespace, Namespaces,
+    Overrides, SessionKey, Shards, Url,
 };
 pub(crate) use suggest::nearest;
 pub(crate) use value::{address, duration as read_duration, duration_text, log_level, origin};
@@ -444,11 +444,15 @@ handler = { upstream = "app" }
     #[test]
     fn keys_of_later_versions_are_refused_as_such() {
         assert_eq!(
-            mistakes("[server]\nupgrade-grace = \"1m\"\n[admin]\nmount = \"/x\"\n[continuity]\n"),
+            mistakes(
+                "[server]\nupgrade-grace = \"1m\"\n[admin]\nmount = \"/x\"\n\
+                 [continuity]\nsync = \"1s\"\ndurability = \"disk\"\n"
+            ),
             [
                 "2: `server.upgrade-grace` is not in this version",
                 "4: `admin.mount` is not in this version",
-                "5: `continuity` is not in this version",
+                "6: `continuity.sync` is not in this version",
+                "7: `continuity.durability` \"disk\" is not in this version; write \"memory\"",
             ]
         );
     }
@@ -554,7 +558,12 @@ handler = { upstream = "app" }
                     [namespaces.\"/x\"]\nhandler = \"echo\"\n";
         let (old, new) = (Config::default(), config(text, Overrides::default()));
         let expected = Changes {
-            applied: vec!["engine.ping-interval", "namespaces.*.handler"],
+            applied: vec![
+                "engine.ping-interval",
+                "namespaces.*.handler",
+                "namespaces.*.stamp",
+                "namespaces.*.on-doubt",
+            ],
             restart: vec!["server.listen"],
         };
         assert_eq!(changes(&old, &new), expected);
@@ -652,8 +661,60 @@ handler = { upstream = "app" }
     fn namespaces_in_a_file_replace_the_default_ones() {
         let config =
             config("[namespaces.\"/room-*\"]\nhandler = \"relay\"\n", Overrides::default());
-        let rule = effective::Namespace { handler: Handler::Relay, jwt: None };
+        let rule = Namespace::new(Handler::Relay);
         assert_eq!(config.namespaces.0, [("/room-*".to_owned(), rule)]);
+    }
+
+    #[test]
+    fn a_namespace_says_how_it_keeps_its_clients() {
+        let text = r#"
+[continuity]
+window = "10s"
+max-bytes = "64MiB"
+max-away = 7
+[namespaces."/"]
+stamp = "always"
+on-doubt = "skip"
+event-id = "/1/a~1b/~0"
+session-key = "cookie:device"
+handler = "echo"
+"#;
+        let mut read = config(text, Overrides::default());
+        let continuity = &read.continuity;
+        assert_eq!((continuity.window.as_secs(), continuity.max_bytes), (10, 64 << 20));
+        assert_eq!(continuity.max_away, 7);
+        let rule = read.namespaces.entry("/");
+        assert_eq!(rule.session_key, Some(SessionKey::Cookie("device".to_owned())));
+        let examined = read::examine(Some(file(text)), Overrides::default()).unwrap();
+        let shown = explain::show(&examined, None);
+        assert!(shown.contains("event-id = \"/1/a~1b/~0\""), "{shown}");
+        assert_eq!(config(&shown, Overrides::default()), examined.config);
+
+        let wrong = "[namespaces.\"/\"]\nstamp = \"sometimes\"\non-doubt = \"skipp\"\n\
+                     event-id = \"id\"\nsession-key = \"cookie:a b\"\nhandler = \"echo\"\n";
+        assert_eq!(
+            mistakes(wrong),
+            [
+                "2: `namespaces.\"/\".stamp` is \"sometimes\"; write \"auto\" or \"always\" or \"never\"",
+                "3: `namespaces.\"/\".on-doubt` is \"skipp\"; write \"repeat\" or \"skip\"; did you mean \"skip\"?",
+                "4: `namespaces.\"/\".event-id` is \"id\"; write the index of an argument and keys, as in \"/0/id\"",
+                "5: `namespaces.\"/\".session-key` is \"cookie:a b\"; write \"cookie:NAME\" or \"claim:NAME\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_claim_names_clients_only_where_they_have_tokens() {
+        let claim = "[namespaces.\"/\"]\nhandler = \"echo\"\nsession-key = \"claim:device\"\n";
+        assert_eq!(
+            mistakes(claim),
+            [
+                "3: `namespaces.\"/\".session-key` is a claim, but nobody is asked for a token there; \
+              write [namespaces.\"/\".auth.jwt] too"
+            ]
+        );
+        let auth = "auth.jwt = { secret-file = \"secret\" }\n";
+        assert_eq!(mistakes(&format!("{claim}{auth}")), [""; 0]);
     }
 
     #[test]

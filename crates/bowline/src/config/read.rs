@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::{
     Error, Examined, Mistake, Origin, Overrides, Place,
     document::{Lines, Section},
-    effective::{Admin, Config, Handler},
+    effective::{Admin, Config, Handler, SessionKey},
     keys::{self, KEYS},
     later, suggest,
 };
@@ -238,6 +238,15 @@ impl Reader {
         let place = Place::of(if origin == Origin::Default { public } else { origin });
         self.mistakes.extend(one_door(&self.config, place));
         for (pattern, rule) in &self.config.namespaces.0 {
+            let key = format!("namespaces.{pattern:?}.session-key");
+            if matches!(rule.session_key, Some(SessionKey::Claim(_))) && rule.jwt.is_none() {
+                let message = format!(
+                    "`{key}` is a claim, but nobody is asked for a token there; write \
+                     [namespaces.{pattern:?}.auth.jwt] too"
+                );
+                let place = Place::of(self.origins.get(&key).copied().unwrap_or_default());
+                self.mistakes.push(Mistake { place, message });
+            }
             let Handler::Http(wanted) = &rule.handler else { continue };
             let names = || self.config.backends.0.iter().map(|(name, _)| name.as_str());
             if names().any(|name| name == wanted) {

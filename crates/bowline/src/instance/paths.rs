@@ -124,6 +124,11 @@ impl Paths {
         self.runtime.join("control.sock")
     }
 
+    /// What a gateway leaves to the next one.
+    pub(crate) fn continuity(&self) -> PathBuf {
+        self.state.join("continuity.snapshot")
+    }
+
     /// What a daemon says; `bowline.log.1` is older, and so on.
     pub(crate) fn log(&self) -> PathBuf {
         self.logs.join("bowline.log")

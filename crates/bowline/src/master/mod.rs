@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     config::{Config, Overrides},
     failure::Failure,
-    instance::{Claim, Record},
+    instance::{Claim, Paths, Record},
     log,
     signals::{Asked, Signals},
 };
@@ -180,7 +180,9 @@ impl Running {
         let (now, watching) = watch::channel(now);
         let (wish, wishes) = mpsc::channel(limit::WISHES);
         let bound: Vec<Listener> = listeners.iter().map(|(listener, _)| *listener).collect();
-        let state_dir = instance.as_ref().map(|it| it.claim.paths().runtime.clone());
+        let paths = instance.as_ref().map(|it| it.claim.paths());
+        let state_dir = paths.map(|paths| paths.runtime.clone());
+        let state_file = paths.map(Paths::continuity);
         let shared = Shared {
             clock,
             started_unix_ms,
@@ -203,6 +205,7 @@ impl Running {
             master_pid: std::process::id(),
             management,
             state_dir,
+            state_file,
             started_unix_ms,
             bind_seconds,
         };

@@ -399,6 +399,29 @@ fn a_key_set_gives_only_keys_for_signatures() {
 }
 
 #[test]
+fn a_claim_names_a_device_of_one_subject_of_one_issuer() {
+    let rules = Rules { name_claim: Some("device".to_owned()), ..Rules::default() };
+    let name = |claims: Value| under(&rules, &claims).map(|grant| grant.name);
+    let named = |claims: Value| name(claims).unwrap().unwrap();
+    let ada = named(json!({ "iss": "us", "sub": "ada", "device": "phone" }));
+    assert_eq!(named(json!({ "device": "phone", "sub": "ada", "iss": "us", "exp": 2e9 })), ada);
+    for other in [
+        json!({ "iss": "us", "sub": "ada", "device": "desk" }),
+        json!({ "iss": "us", "sub": "bob", "device": "phone" }),
+        json!({ "iss": "them", "sub": "ada", "device": "phone" }),
+        json!({ "iss": "us", "device": "phone" }),
+        json!({ "iss": "us", "sub": "ada", "device": 7 }),
+    ] {
+        assert_ne!(named(other.clone()), ada, "{other}");
+    }
+    for nameless in [json!({}), json!({ "device": null }), json!({ "device": "" })] {
+        assert_eq!(name(nameless), Ok(None));
+    }
+    assert_eq!(name(json!({ "device": ["phone"] })), Err(of_another_type("device")));
+    assert_eq!(under(&Rules::default(), &json!({ "device": "phone" })).unwrap().name, None);
+}
+
+#[test]
 fn a_token_counts_from_nbf_to_exp_and_the_leeway_on_both_sides() {
     let now = NOW.as_secs();
     let rules = Rules { leeway: Duration::from_secs(30), ..Rules::default() };
