@@ -6,10 +6,14 @@
 //!   in `regressions/` and are replayed by a test.
 //! - [`world`]: clients, a network and handlers around one hub, all from a seed, and a model that says what
 //!   must come of it.
+//! - [`continuity`]: the same for sessions that outlive their transports, over the hubs of several shards.
+//! - [`caught`]: a broken promise is a panic, and its words are wanted.
 //! - [`meter`]: how much memory a piece of code asks for at most.
 //! - [`rng`]: every random choice comes from a seed that is printed.
 
+pub mod caught;
 pub mod clock;
+pub mod continuity;
 pub mod fuzz;
 pub mod meter;
 pub mod rng;

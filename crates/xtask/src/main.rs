@@ -1,4 +1,4 @@
-//! The chores of the project: `cargo xtask test`, `tidy`, `bench`.
+//! The chores of the project: `cargo xtask test`, `tidy`, `sim`, `bench`.
 //!
 //! Depends on the tables of names alone, so that it builds in a second on a bare machine.
 #![expect(clippy::print_stdout, reason = "a command line tool: what it says is its output")]
@@ -6,6 +6,7 @@
 mod bench;
 mod clock;
 mod names;
+mod sim;
 mod step;
 mod test;
 mod tidy;
@@ -21,6 +22,8 @@ cargo xtask COMMAND
   test --list             the steps
   tidy                    the rules that no compiler checks
   names                   writes docs/names.md from the tables in bowline-names
+  sim [ARGS…]             seeded worlds of sessions that outlive their transports;
+                          --broken all: whether they catch faults that are built in
   bench [ARGS…]           Bowline and its peers, measured in one run";
 
 fn main() -> ExitCode {
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test::run(rest),
         ["tidy"] => tidy::run(),
         ["names"] => names::run(),
+        ["sim", rest @ ..] => sim::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");

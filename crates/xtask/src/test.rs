@@ -32,6 +32,9 @@ const IDLE_ADDRESS: &str = "127.0.0.1:18764";
 /// How long a server may take to listen, on a busy machine.
 const START: Duration = Duration::from_secs(15);
 
+/// How many worlds of continuity a run has.
+const SIM_SEEDS: &str = "500";
+
 /// How long each fuzz target is driven.
 const FUZZ_SECONDS: u32 = 20;
 
@@ -68,6 +71,12 @@ const STEPS: &[Step] = &[
     },
     Step { name: "protocol", what: "the protocol documents", run: protocol, needed: false },
     Step { name: "clients", what: "the official JavaScript clients", run: clients, needed: false },
+    Step {
+        name: "continuity",
+        what: "the loss matrix, a bad network, a slow receiver",
+        run: continuity,
+        needed: false,
+    },
     Step { name: "pytest", what: "python-socketio", run: pytest, needed: false },
     Step { name: "shards", what: "polling across shards", run: shards, needed: false },
     Step { name: "soak", what: "numbered events over upgrades", run: soak, needed: false },
@@ -87,12 +96,19 @@ const STEPS: &[Step] = &[
     },
     Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
     Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
+    Step { name: "sim", what: "500 seeded worlds of continuity", run: sim, needed: false },
     Step { name: "fuzz", what: "every decoder, 20 s each", run: fuzz, needed: false },
     Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
     Step {
         name: "idle",
         what: "memory of 10,000 idle sessions (--long)",
         run: idle,
+        needed: false,
+    },
+    Step {
+        name: "continuity-long",
+        what: "250 clients, a bad network, ten restarts (--long)",
+        run: continuity_long,
         needed: false,
     },
     Step {
@@ -255,6 +271,39 @@ fn clients(_: &Run) -> Vec<Outcome> {
     vec![npm("clients", &[], PATIENCE)]
 }
 
+fn continuity(_: &Run) -> Vec<Outcome> {
+    vec![
+        npm("continuity", &[], PATIENCE).noting("loss matrix:"),
+        npm("continuity-long", &[], PATIENCE).noting("long:"),
+        npm("continuity-slow", &[], PATIENCE).noting("slow:"),
+    ]
+}
+
+/// The same with many clients, ten restarts and a thousand receivers, in a release build.
+fn continuity_long(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let build = plain("release build", cargo(&RELEASE_BUILD));
+    if build.failed > 0 {
+        return vec![build];
+    }
+    let long = |script: &str, flags: &str| {
+        let mut command = Command::new("npm");
+        command.args(["run", "--silent", script, "--"]).args(flags.split(' '));
+        let mut command = with_servers(command);
+        command.current_dir(root().join("tests"));
+        command.env("BOWLINE_BIN", target().join("release").join("bowline"));
+        step::run(script, command, Count::Last, LONG_PATIENCE)
+    };
+    let size = "--clients 200 --python 50 --restarts 10 --seconds 180";
+    vec![
+        build,
+        long("continuity-long", size).noting("long:"),
+        long("continuity-slow", "--clients 1000 --rounds 7 --seconds 8").noting("slow:"),
+    ]
+}
+
 fn shards(_: &Run) -> Vec<Outcome> {
     vec![npm("shards", &[], PATIENCE)]
 }
@@ -356,6 +405,13 @@ fn pytest(_: &Run) -> Vec<Outcome> {
     let mut command = Command::new(venv().join("bin/python"));
     command.args(["-m", "pytest", "-q"]).current_dir(root().join("tests/python"));
     vec![step::run("pytest", with_servers(command), Count::Last, PATIENCE)]
+}
+
+/// Seeded worlds of sessions that outlive their transports; a failing seed is made shorter there.
+fn sim(_: &Run) -> Vec<Outcome> {
+    let mut command = Command::new(built("world"));
+    command.args(["continuity", "--seeds", SIM_SEEDS]).current_dir(root());
+    vec![plain("sim", command).noting("a second:")]
 }
 
 /// Every target, two at a time: one for each core that CI has.

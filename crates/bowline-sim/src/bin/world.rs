@@ -1,19 +1,27 @@
-//! Runs seeded worlds around the hub: `cargo run -p bowline-sim --bin world -- --seeds 1000`.
+//! Runs seeded worlds: `cargo run -p bowline-sim --bin world -- --seeds 1000`, or with `continuity` in
+//! front the worlds of sessions that outlive their transports.
 //!
-//! Prints what happened in all of them together. A seed that breaks an invariant is named, run once more,
-//! and its last steps are printed; `--seed N` replays it alone, with `--trace` from the start.
+//! Prints what happened in all of them together. A seed that breaks a promise is named and run once
+//! more: its last steps are printed, or, of the second kind, a script as short as can be
+//! found and all that happens in it. `--seed N` replays it alone, with `--trace` from the start.
 
 use std::{
     collections::VecDeque,
-    io::{self, Write},
-    panic::{self, AssertUnwindSafe},
+    fmt::{Debug, Display},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
-    sync::{Arc, Mutex},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use bowline_sim::{
+    caught::{self, Fall, catch},
     clock::Stopwatch,
-    world::{self, Counts},
+    continuity, world,
 };
 
 /// How many steps before a failure are printed.
@@ -22,22 +30,37 @@ const LAST_STEPS: usize = 60;
 /// How much of each of them.
 const LINE_MAX: usize = 300;
 
+/// How often a script is run to make it shorter.
+const SHRINK_TRIES: usize = 1_500;
+
+const USAGE: &str = "\
+usage: world [engine | continuity] [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
+             [--jobs THREADS] [--no-shrink]";
+
 struct Arguments {
+    continuity: bool,
     first: u64,
     seeds: u64,
     trace: bool,
+    shrink: bool,
+    jobs: usize,
 }
 
 fn main() -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(error) => {
-            let usage = "usage: world [--seeds COUNT] [--first SEED] [--seed SEED] [--trace]";
-            let _ = writeln!(io::stderr(), "{error}\n{usage}");
+            let _ = writeln!(io::stderr(), "{error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    match run(&arguments) {
+    caught::keep_words();
+    let held = if arguments.continuity {
+        run(&arguments, continuity::run, continuity::Counts::add)
+    } else {
+        run(&arguments, world::run, world::Counts::add)
+    };
+    match held {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -47,68 +70,165 @@ fn main() -> ExitCode {
     }
 }
 
+/// One world, and how it is traced.
+type World<C> = fn(u64, Option<&mut dyn FnMut(String)>) -> C;
+
 /// Says whether every world held.
-fn run(arguments: &Arguments) -> io::Result<bool> {
-    let mut out = io::stdout().lock();
+fn run<C: Default + Display + Debug + PartialEq + Send>(
+    arguments: &Arguments,
+    world: World<C>,
+    add: fn(&mut C, &C),
+) -> io::Result<bool> {
     let watch = Stopwatch::start();
-    let words = Arc::new(Mutex::new(String::new()));
-    let heard = Arc::clone(&words);
-    panic::set_hook(Box::new(move |info| {
-        if let Ok(mut words) = heard.lock() {
-            *words = info.to_string();
-        }
-    }));
-    let mut counts = Counts::default();
-    for seed in arguments.first..arguments.first.saturating_add(arguments.seeds) {
-        if arguments.trace {
-            let mut print = |line: String| drop(writeln!(io::stdout(), "{line}"));
-            if let Ok(one) =
-                panic::catch_unwind(AssertUnwindSafe(|| world::run(seed, Some(&mut print))))
-            {
-                counts.add(&one);
-                continue;
-            }
-        } else if let Ok(one) = panic::catch_unwind(|| world::run(seed, None)) {
-            counts.add(&one);
-            continue;
-        }
-        let mut last = VecDeque::new();
-        let mut keep = |line: String| {
-            last.push_back(line.chars().take(LINE_MAX).collect::<String>());
-            if last.len() > LAST_STEPS {
-                last.pop_front();
-            }
+    let Arguments { first, seeds, .. } = *arguments;
+    if arguments.trace {
+        let mut print = |line: String| drop(writeln!(io::stdout(), "{line}"));
+        return match catch(|| world(first, Some(&mut print))) {
+            Ok(counts) => writeln!(io::stdout(), "seed {first}: {counts}").map(|()| true),
+            Err(fall) => writeln!(io::stdout(), "seed {first} FAILED: {}", said(&fall)).map(|()| false),
         };
-        let again = panic::catch_unwind(AssertUnwindSafe(|| world::run(seed, Some(&mut keep))));
-        for line in &last {
-            writeln!(out, "  {line}")?;
+    }
+    let end = first.saturating_add(seeds);
+    let next = AtomicU64::new(first);
+    let over = AtomicBool::new(false);
+    let sum = Mutex::new((C::default(), None::<(u64, Fall)>));
+    thread::scope(|scope| {
+        for _ in 0..arguments.jobs {
+            scope.spawn(|| {
+                let mut own = C::default();
+                while !over.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    match catch(|| world(seed, None)) {
+                        Ok(counts) => add(&mut own, &counts),
+                        Err(fall) => {
+                            over.store(true, Ordering::Relaxed);
+                            if let Ok(mut sum) = sum.lock()
+                                && sum.1.as_ref().is_none_or(|(other, _)| *other > seed)
+                            {
+                                sum.1 = Some((seed, fall));
+                            }
+                        }
+                    }
+                }
+                if let Ok(mut sum) = sum.lock() {
+                    add(&mut sum.0, &own);
+                }
+            });
         }
-        let words = words.lock().map(|words| words.clone()).unwrap_or_default();
-        let words: String = words.chars().take(10 * LINE_MAX).collect();
-        writeln!(out, "seed {seed} FAILED: {words}")?;
-        if again.is_ok() {
-            writeln!(out, "and not when it was run again: something is not from the seed")?;
-        }
+        scope.spawn(|| progress(&next, &over, first, end, watch));
+    });
+    let (counts, fell) = sum.into_inner().unwrap_or_default();
+    let seconds = watch.elapsed().as_secs_f64();
+    let mut out = io::stdout().lock();
+    if let Some((seed, fall)) = fell {
+        explain(&mut out, arguments, world, seed, &fall)?;
         return Ok(false);
     }
-    let last = arguments.first + arguments.seeds.saturating_sub(1);
-    writeln!(out, "seeds {} to {last} in {:.1?}: {counts}", arguments.first, watch.elapsed())?;
+    let rate = seeds as f64 / seconds.max(0.001);
+    let last = end.saturating_sub(1);
+    writeln!(out, "seeds {first} to {last} in {seconds:.1} s, {rate:.0} a second: {counts}")?;
     Ok(true)
 }
 
-fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
-    let mut arguments = Arguments { first: 0, seeds: 100, trace: false };
-    while let Some(flag) = words.next() {
-        if flag == "--trace" {
-            arguments.trace = true;
-            continue;
+/// Says how far it is, on a terminal every second, in a file every minute.
+fn progress(next: &AtomicU64, over: &AtomicBool, first: u64, end: u64, watch: Stopwatch) {
+    let terminal = io::stderr().is_terminal();
+    let every = Duration::from_secs(if terminal { 1 } else { 60 });
+    let mut said = Duration::ZERO;
+    loop {
+        thread::sleep(Duration::from_millis(20));
+        let at = next.load(Ordering::Relaxed).min(end);
+        let done = at == end || over.load(Ordering::Relaxed);
+        if watch.elapsed() - said > every && !done {
+            said = watch.elapsed();
+            let rate = (at - first) as f64 / said.as_secs_f64();
+            let line = format!("seed {at} of {end}, {rate:.0} a second");
+            let _ = match terminal {
+                true => write!(io::stderr(), "\r\x1b[K{line}"),
+                false => writeln!(io::stderr(), "{line}"),
+            };
         }
-        let value = words.next().ok_or_else(|| format!("{flag} needs a value"))?;
-        let number = value.parse().map_err(|_| format!("{flag} needs a number, not {value:?}"))?;
+        if done {
+            if terminal && !said.is_zero() {
+                let _ = write!(io::stderr(), "\r\x1b[K");
+            }
+            return;
+        }
+    }
+}
+
+/// Runs a seed that fell once more, and prints what helps to understand it.
+fn explain<C>(
+    out: &mut impl Write,
+    arguments: &Arguments,
+    world: World<C>,
+    seed: u64,
+    fall: &Fall,
+) -> io::Result<()> {
+    if arguments.continuity && arguments.shrink {
+        writeln!(out, "seed {seed} FAILED: {}\nmaking it shorter …", said(fall))?;
+        let short = continuity::shrink(seed, fall, SHRINK_TRIES);
+        for line in short.script.iter().chain(&short.trace) {
+            writeln!(out, "  {}", line.chars().take(LINE_MAX).collect::<String>())?;
+        }
+        return writeln!(out, "seed {seed} FAILED: {}", said(&short.fall));
+    }
+    let mut last = VecDeque::new();
+    let mut keep = |line: String| {
+        last.push_back(line.chars().take(LINE_MAX).collect::<String>());
+        if last.len() > LAST_STEPS {
+            last.pop_front();
+        }
+    };
+    let again = catch(|| world(seed, Some(&mut keep)));
+    for line in &last {
+        writeln!(out, "  {line}")?;
+    }
+    writeln!(out, "seed {seed} FAILED: {}", said(fall))?;
+    if again.is_ok() {
+        writeln!(out, "and not when it was run again: something is not from the seed")?;
+    }
+    Ok(())
+}
+
+fn said(fall: &Fall) -> String {
+    let words = fall.words.replace('\n', " ");
+    let words: String = words.chars().take(10 * LINE_MAX).collect();
+    format!("{words} ({})", fall.place)
+}
+
+fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut words = words.peekable();
+    let jobs = thread::available_parallelism().map_or(1, Into::into);
+    let mut arguments = Arguments {
+        continuity: false,
+        first: 0,
+        seeds: 100,
+        trace: false,
+        shrink: true,
+        jobs,
+    };
+    if let Some(name) = words.next_if(|word| matches!(word.as_str(), "engine" | "continuity")) {
+        arguments.continuity = name == "continuity";
+    }
+    while let Some(flag) = words.next() {
         match flag.as_str() {
-            "--seeds" => arguments.seeds = number,
-            "--first" => arguments.first = number,
-            "--seed" => (arguments.first, arguments.seeds) = (number, 1),
+            "--trace" => arguments.trace = true,
+            "--no-shrink" => arguments.shrink = false,
+            "--seeds" | "--from" | "--first" | "--seed" | "--jobs" => {
+                let value = words.next().ok_or_else(|| format!("{flag} needs a value"))?;
+                let number =
+                    value.parse().map_err(|_| format!("{flag} needs a number, not {value:?}"))?;
+                match flag.as_str() {
+                    "--seeds" => arguments.seeds = number,
+                    "--seed" => (arguments.first, arguments.seeds) = (number, 1),
+                    "--jobs" => arguments.jobs = usize::try_from(number).unwrap_or(1).max(1),
+                    _ => arguments.first = number,
+                }
+            }
             _ => return Err(format!("no flag {flag}")),
         }
     }
