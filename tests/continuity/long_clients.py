@@ -98,7 +98,8 @@ class Client:
         whole = payload == str(number).encode() or payload == {"words": "é"}
         if not whole or len(args) != 2:
             self.tell("spoilt", [number, len(args)])
-        self.got.append(number)
+        else:
+            self.got.append(number)
 
     def on_end(self):
         self.ended = True

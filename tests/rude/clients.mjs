@@ -390,4 +390,56 @@ export const CLIENTS = [
       assert.deepEqual(tally(codes), { 1008: 100 });
     },
   },
+  {
+    name: "small events, kept",
+    does: "has each of thousands of tiny events kept for it that came in a large request of its own",
+    gets: "an answer to each; what is kept of them is as small as they are",
+    bound: "`continuity.max-bytes`",
+    line: [],
+    async run({ port }) {
+      const target = await openPolling(port, '40{"recovery":true}');
+      const headers = { "X-Pad": "x".repeat(12_000) };
+      const answers = [];
+      for (let crowd = 0; crowd < 20; crowd++) {
+        for (let number = 0; number < 100; number++) answers.push((await ask(port, { method: "POST", target, headers, body: '42["a"]' })).status);
+        const { body } = await ask(port, { target });
+        assert.ok(body.includes('42["a","'), body.toString());
+      }
+      assert.deepEqual(tally(answers), { 200: 2000 });
+      // It goes without a word in its namespace, and is kept.
+      assert.equal((await ask(port, { method: "POST", target, body: "1" })).status, 200);
+    },
+  },
+  {
+    name: "back for too much",
+    does: "has many sockets miss many events, brings each back on whatever shard, and takes nothing of them",
+    gets: "a new session (`log-full`) for those whose share would be too much, and for who has missed more than 65,536",
+    bound: "`continuity.max-bytes`, of what sockets bring from shard to shard too",
+    toml: `[server]\nshards = 2\n[continuity]\nmax-bytes = "6MB"\nwindow = "6s"\n[namespaces."/"]\nhandler = "echo"\n[namespaces."/relay"]\nhandler = "relay"\n[engine]\nping-interval = "2s"\nping-timeout = "5s"\n[limits]\nevents-per-second = 500000\n`,
+    line: ["alert fires: BowlineLogTooSmall"],
+    async run({ port, page, held }) {
+      const join = async (pid) => {
+        const { socket } = await inTime("a handshake", openWebSocket(port, WEBSOCKET));
+        await nextText(socket);
+        socket.text(`40/relay,${JSON.stringify(pid ? { pid } : { recovery: true })}`);
+        socket.pid = JSON.parse((await nextText(socket)).text.slice(9)).pid;
+        return socket;
+      };
+      const first = await many(80, () => join());
+      first.forEach((socket) => socket.drop());
+      const sender = await join();
+      const burst = Buffer.concat(Array.from({ length: 200 }, () => encodeFrame({ opcode: OPCODES.text, payload: Buffer.from('42/relay,["a"]') })));
+      for (let sent = 0; sent < 12_000; sent += 200) {
+        sender.bytes(burst);
+        for (let came = 0; came < 200; ) if ((await nextText(sender)).text.startsWith("42")) came++;
+      }
+      sender.drop();
+      for (let from = 0; from < 240; from += 4) {
+        (await many(4, (index) => join(first[(from + index) % 80].pid))).forEach((socket) => socket.drop());
+      }
+      // What 80 of them would bring is 100 MB.
+      assert.ok((await held()) < 60_000_000, `${await held()} bytes`);
+      assert.ok(metric(await page(), "bowline_recoveries_total", "log-full") > 20);
+    },
+  },
 ];

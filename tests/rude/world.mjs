@@ -129,13 +129,13 @@ export const ask = (port, request) => inTime(`the answer to ${request.target}`, 
 export const POLLING = "/socket.io/?EIO=4&transport=polling";
 export const WEBSOCKET = "/socket.io/?EIO=4&transport=websocket";
 
-/** Opens a polling session that is in the namespace `/`; returns the target of its requests. */
-export async function openPolling(port) {
+/** Opens a polling session that joins the namespace `/` with `connect`; returns the target of its requests. */
+export async function openPolling(port, connect = "40") {
   const { status, body } = await ask(port, { target: POLLING });
   assert.equal(status, 200);
   const { sid } = JSON.parse(body.toString().slice(1));
   const target = `${POLLING}&sid=${sid}`;
-  assert.equal((await ask(port, { method: "POST", target, body: "40" })).status, 200);
+  assert.equal((await ask(port, { method: "POST", target, body: connect })).status, 200);
   assert.match((await ask(port, { target })).body.toString(), /^40\{/);
   return target;
 }

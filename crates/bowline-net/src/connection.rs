@@ -53,6 +53,13 @@ pub(crate) struct Connection {
     watch: Watch,
 }
 
+impl Connection {
+    /// Whether it came to ask something of a server that may be about to end, and has not yet.
+    fn is_yet_to_ask(&self) -> bool {
+        self.door == Door::Admin && matches!(self.watch.phase.get(), Phase::Fresh | Phase::Head)
+    }
+}
+
 /// Where a WebSocket goes when its handshake is done.
 pub(crate) struct Ticket {
     pub(crate) shard: u8,
@@ -193,17 +200,24 @@ where
     let mut armed = watch.deadline().unwrap_or_default();
     let mut sleep = pin!(tokio::time::sleep_until(clock.instant(armed)));
     poll_fn(|cx| {
-        if !told_to_close && (local.is_closing() || close.as_mut().poll(cx).is_ready()) {
-            told_to_close = true;
-            Pin::new(&mut *http).graceful_shutdown();
-        }
-        match http.poll_without_shutdown(cx) {
-            Poll::Ready(Ok(())) => return Poll::Ready(End::Over),
-            Poll::Ready(Err(error)) => {
-                tracing::debug!(%error, "http connection ended");
-                return Poll::Ready(End::Broken);
+        loop {
+            let closing = local.is_closing() || close.as_mut().poll(cx).is_ready();
+            if !told_to_close && closing && !connection.is_yet_to_ask() {
+                told_to_close = true;
+                Pin::new(&mut *http).graceful_shutdown();
             }
-            Poll::Pending => {}
+            match http.poll_without_shutdown(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(End::Over),
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "http connection ended");
+                    return Poll::Ready(End::Broken);
+                }
+                Poll::Pending => {}
+            }
+            // It may have asked just now, and nothing else would wake this task.
+            if told_to_close || !local.is_closing() || connection.is_yet_to_ask() {
+                break;
+            }
         }
         // The timer is moved only to earlier; when it fires early it is set anew. So a busy
         // connection touches the timer wheel about once in the time an idle one may last.

@@ -477,14 +477,15 @@ async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, BodyError>
             return Err(BodyError::TooBig);
         }
         if first.is_empty() && all.is_empty() {
-            // A body of one piece is not copied.
             first = data;
         } else {
             all.extend_from_slice(&std::mem::take(&mut first));
             all.extend_from_slice(&data);
         }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+    // One piece is a part of a buffer of the connection, which it would keep whole: an event that is
+    // kept for somebody may stay for minutes.
+    Ok(if all.is_empty() { Bytes::copy_from_slice(&first) } else { all.freeze() })
 }
 
 /// Turns the connection into a WebSocket once this answer is written.

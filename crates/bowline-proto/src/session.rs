@@ -130,6 +130,8 @@ pub(crate) struct Polling {
     /// What told the last requests from others, as far as they said.
     pub(crate) get_timestamp: Option<u64>,
     pub(crate) post_timestamp: Option<u64>,
+    /// A hash of the body of the last POST.
+    pub(crate) post_hash: u64,
     /// When a closing session stops waiting for a poll.
     pub(crate) last_poll: Time,
     /// Whether it already stands in the hub's list of polls to answer at the end of the turn.

@@ -1,7 +1,12 @@
 //! `cargo xtask sim`: seeded worlds of sessions that outlive their transports, and the faults that they
 //! must catch.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
 
 use crate::{root, target, test};
 
@@ -83,13 +88,23 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
 /// Builds the worlds, with a fault or without, and runs them. What a run with a fault says is given
 /// back; otherwise it goes to the terminal.
 fn sim(fault: Option<&str>, world: &str, seeds: &str, more: &[String]) -> Result<String, String> {
-    let mut build =
-        test::cargo(&["build", "--profile", "sim", "--locked", "-p", "bowline-sim", "--bin", "world"]);
+    let mut build = test::cargo(&[
+        "build",
+        "--profile",
+        "sim",
+        "--locked",
+        "-p",
+        "bowline-sim",
+        "--bin",
+        "world",
+    ]);
     let mut folder = target();
     if let Some(fault) = fault {
-        // In a folder of its own, so that nothing else is ever built with it.
+        // In a folder of its own, so that nothing else is ever built with it. A wrapper instead of
+        // RUSTFLAGS: what is not ours is built once for all faults.
         folder = folder.join("broken");
-        build.env("RUSTFLAGS", format!("--cfg bowline_broken=\"{fault}\""));
+        let wrapper = wrapper(&folder, fault).map_err(|error| format!("no wrapper: {error}"))?;
+        build.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
         build.env("CARGO_TARGET_DIR", &folder);
     }
     match build.status() {
@@ -106,6 +121,16 @@ fn sim(fault: Option<&str>, world: &str, seeds: &str, more: &[String]) -> Result
     let output = ended.map_err(|error| format!("the worlds did not start: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+/// Writes a program that runs rustc with a fault switched on.
+fn wrapper(folder: &Path, fault: &str) -> io::Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("rustc-{fault}"));
+    let script = format!("#!/bin/sh\nexec \"$@\" --cfg 'bowline_broken=\"{fault}\"'\n");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// The line that names the seed which fell.

@@ -34,7 +34,7 @@ impl Hub {
                 continue;
             };
             count += 1;
-            if !self.owe(member.socket, id, request, &broadcast.args) {
+            if !self.owe(member.socket, id, request, &broadcast.args, broadcast.volatile) {
                 not_asked.push((member.socket, sid));
             }
         }

@@ -1,9 +1,10 @@
 //! Below the namespaces: opening, polls, upgrade, heartbeat, closing.
 
-use std::sync::Arc;
+use std::{hash::Hasher as _, sync::Arc};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use siphasher::sip::SipHasher13;
 
 use super::{GOING_AWAY, Happened, Hub, Measured, POLICY, Protocol, Receivers, UpgradeFailure};
 use crate::{
@@ -149,7 +150,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(polling) = session.polling.as_deref_mut() else { return };
         let before = std::mem::replace(&mut polling.get_timestamp, timestamp);
-        if kept && timestamp.is_some() && before == timestamp && polling.get.is_none() {
+        // What POSTs have too tells nothing: it is a parameter of the app's own.
+        let repeated = timestamp.is_some() && before == timestamp;
+        let repeated = repeated && polling.post_timestamp != timestamp;
+        if kept && repeated && polling.get.is_none() {
             // A proxy has lost the answer and asks again. What was in it is lost; the client comes
             // back and gets it from the log.
             self.respond(exchange, Response::Status(400));
@@ -190,16 +194,22 @@ impl Hub {
         &mut self,
         exchange: ExchangeId,
         id: Sid,
+        body: &[u8],
         timestamp: Option<u64>,
     ) -> bool {
         let Some(key) = self.by_sid.get(&id).copied() else { return false };
         let kept = self.has_kept(key);
+        // Where it is a time, two requests may have the same.
+        let mut hasher = SipHasher13::new_with_key(&self.config.continuity.key);
+        hasher.write(body);
+        let hash = hasher.finish();
         let Some(polling) = self.sessions.get_mut(key).and_then(|s| s.polling.as_deref_mut())
         else {
             return false;
         };
         let before = std::mem::replace(&mut polling.post_timestamp, timestamp);
-        let repeated = kept && timestamp.is_some() && before == timestamp;
+        let same = std::mem::replace(&mut polling.post_hash, hash) == hash && before == timestamp;
+        let repeated = kept && timestamp.is_some() && same && polling.get_timestamp != timestamp;
         if repeated {
             polling.post.take_if(|post| *post == exchange);
             self.by_exchange.remove(&exchange);
@@ -390,6 +400,8 @@ impl Hub {
             };
             self.send_one(probe.transport, frame);
         }
+        // Of a replay that waited for the next poll.
+        self.resume_replays(key);
         if held {
             self.send_ping(now, key);
         }

@@ -181,6 +181,11 @@ impl KnownEvents {
 impl Hub {
     /// Hands an event to its handler, unless it is one of those that it has had.
     pub(super) fn on_event(&mut self, key: SocketKey, args: Args, ack: Option<u64>) {
+        let kept = self.sockets.get_mut(key).and_then(|socket| socket.kept.as_deref_mut());
+        let ack = match kept {
+            Some(kept) => ack.map(|ack| kept.ask(ack)),
+            None => ack,
+        };
         let mut id = None;
         if self.named_events
             && let Some(found) = self.id_of_event(key, &args)

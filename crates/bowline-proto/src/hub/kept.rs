@@ -2,8 +2,8 @@
 //! find a session.
 
 use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     SessionKey, Sid, SocketKey, Time,
     hub::{OnDoubt, extras::Asking, peers::Home},
+    session::NEVER,
     socketio::{self, Args},
     wall::{DisconnectReason, Event, RecoveryOutcome},
 };
@@ -44,13 +45,18 @@ pub(super) struct Kept {
     /// Before this record, memberships are not remembered.
     pub(super) floor: u64,
     pub(super) away: Option<Away>,
-    /// When its client came back last.
-    returned: Time,
+    /// Since when it has been sent all that it had missed; [`NEVER`] until then.
+    pub(super) caught_up: Time,
     /// Present while it has not been sent all that it has missed, or something of another log is
     /// not known to have arrived.
     pub(super) catch_up: Option<Box<CatchUp>>,
     /// The socket of a client that wants to take over, once the handler has agreed.
     pub(super) claimant: Option<SocketKey>,
+    /// How many sessions it has lost, if it has no offsets: its client may number its events anew in
+    /// each.
+    pub(super) sessions_lost: u16,
+    /// The number of the first event of this session that asks for an ack.
+    asks_from: Option<u64>,
 }
 
 /// Since when a socket has no session, and why.
@@ -90,6 +96,9 @@ pub(super) struct Missed {
 /// has more to replay than anybody reads.
 const STAYS_MAX: usize = 1_024;
 
+/// Bits of the number of an event. No client counts further.
+const ASK_BITS: u32 = 48;
+
 impl Kept {
     pub(super) fn new(pid: Sid, born: (u8, SocketKey), stamped: bool, head: u64) -> Self {
         Self {
@@ -103,9 +112,28 @@ impl Kept {
             past: VecDeque::new(),
             floor: 0,
             away: None,
-            returned: Time::ZERO,
+            caught_up: Time::ZERO,
             catch_up: None,
             claimant: None,
+            sessions_lost: 0,
+            asks_from: None,
+        }
+    }
+
+    /// Under which number handlers know the ack that an event of this session asks for.
+    pub(super) fn ask(&mut self, id: u64) -> u64 {
+        self.asks_from.get_or_insert(id);
+        if id < 1 << ASK_BITS { u64::from(self.sessions_lost) << ASK_BITS | id } else { id }
+    }
+
+    /// Under which number its client knows the ack that handlers know by this one. `None` if it may
+    /// mean another event by it: numbers go up within a session.
+    pub(super) fn answer(&self, known: u64) -> Option<u64> {
+        let id = known & ((1 << ASK_BITS) - 1);
+        match (known >> ASK_BITS).cmp(&self.sessions_lost.into()) {
+            Ordering::Less => Some(id).filter(|id| self.asks_from.is_none_or(|from| *id < from)),
+            Ordering::Equal => Some(id),
+            Ordering::Greater => Some(known),
         }
     }
 
@@ -172,16 +200,16 @@ pub(super) struct Keeper {
     order: VecDeque<(Time, SocketKey)>,
     pub(super) away: usize,
     /// When acks count as missing that sockets owe which are away.
-    acks: BinaryHeap<Reverse<(Time, SocketKey)>>,
+    acks: BTreeSet<(Time, SocketKey)>,
     /// Sockets whose pids begin with this shard's index and that are elsewhere.
     pub(super) homes: HashMap<Sid, Home, KeyedHash>,
     /// Sockets that were born here and are elsewhere.
-    pub(super) moved: HashMap<SocketKey, Sid>,
+    pub(super) moved: HashMap<SocketKey, Sid, KeyedHash>,
     /// Sockets that were born elsewhere and are here.
-    pub(super) adopted: HashMap<(u8, SocketKey), SocketKey>,
+    pub(super) adopted: HashMap<(u8, SocketKey), SocketKey, KeyedHash>,
     /// Sockets that were born elsewhere and went with this input: what is said of them may still be on
     /// its way to handlers.
-    pub(super) parted: Vec<(SocketKey, (u8, SocketKey))>,
+    pub(super) parted: HashMap<SocketKey, (u8, SocketKey), KeyedHash>,
     /// Clients that will be kept under a name once they are let in.
     pub(super) registering: HashMap<Sid, SocketKey, KeyedHash>,
     /// Why those ended that have ended of late.
@@ -198,11 +226,11 @@ impl Keeper {
             by_pid: HashMap::with_hasher(hash.clone()),
             order: VecDeque::new(),
             away: 0,
-            acks: BinaryHeap::new(),
+            acks: BTreeSet::new(),
             homes: HashMap::with_hasher(hash.clone()),
-            moved: HashMap::new(),
-            adopted: HashMap::new(),
-            parted: Vec::new(),
+            moved: HashMap::with_hasher(hash.clone()),
+            adopted: HashMap::with_hasher(hash.clone()),
+            parted: HashMap::with_hasher(hash.clone()),
             registering: HashMap::with_hasher(hash.clone()),
             graves: VecDeque::new(),
             ended: HashMap::with_hasher(hash.clone()),
@@ -237,9 +265,14 @@ impl Keeper {
         self.graves.iter().filter_map(|pid| Some((*pid, *self.ended.get(pid)?)))
     }
 
+    #[cfg(test)]
+    pub(super) fn acks_len(&self) -> usize {
+        self.acks.len()
+    }
+
     /// Asks to be told when an ack counts as missing.
     pub(super) fn await_ack(&mut self, deadline: Time, key: SocketKey) {
-        self.acks.push(Reverse((deadline, key)));
+        self.acks.insert((deadline, key));
     }
 }
 
@@ -248,7 +281,7 @@ impl Hub {
     pub(super) fn away_timeout(&self) -> Option<Time> {
         let window = self.config.continuity.window;
         let window = self.keeper.order.front().map(|(since, _)| *since + window);
-        let ack = self.keeper.acks.peek().map(|Reverse((at, _))| *at);
+        let ack = self.keeper.acks.first().map(|(at, _)| *at);
         [window, ack].into_iter().flatten().min()
     }
 
@@ -262,9 +295,8 @@ impl Hub {
                 self.end_kept(key, RecoveryOutcome::Window);
             }
         }
-        while let Some(Reverse((at, _))) = self.keeper.acks.peek()
-            && *at <= now
-            && let Some(Reverse((_, key))) = self.keeper.acks.pop()
+        while self.keeper.acks.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.keeper.acks.pop_first()
         {
             if self.sockets.get(key).is_some_and(|socket| socket.is_away()) {
                 self.expire_acks_of(now, key);
@@ -311,6 +343,10 @@ impl Hub {
         kept.away = Some(Away { since: now, reason });
         let sent = kept.sent(head);
         (kept.ping, kept.poll) = (None, None);
+        if !kept.stamped {
+            kept.sessions_lost = kept.sessions_lost.wrapping_add(1);
+            kept.asks_from = None;
+        }
         if skips && !kept.stamped {
             kept.confirm(sent);
         }
@@ -329,13 +365,14 @@ impl Hub {
             {
                 // It answers no pings. That something has arrived is believed after the time in
                 // which a client that is gone would have been noticed, and its last ping come. What
-                // was sent again counts from when it was.
+                // was sent again counts from when all of it was.
                 let terms = &session.terms;
                 let before = (terms.ping_interval + 2 * terms.ping_timeout).as_micros();
                 let before = u64::try_from(before).unwrap_or(u64::MAX);
                 let at = Time::from_micros(now.as_micros().saturating_sub(before));
-                if kept.returned <= at {
-                    kept.cursor = kept.cursor.max(self.log.number_at(at).min(sent.number));
+                if kept.caught_up <= at && !skips {
+                    let number = self.log.number_at(at).min(sent.number);
+                    kept.confirm(Mark { number, ..sent });
                 }
             }
         }
@@ -345,8 +382,7 @@ impl Hub {
         if let Some(deadline) = deadline {
             self.keeper.await_ack(deadline, key);
         }
-        self.keeper.order.push_back((now, key));
-        self.keeper.away += 1;
+        self.enter_away(now, key);
         self.deliver(key, Event::Away { socket: key, reason });
         self.make_room_away();
     }
@@ -400,7 +436,7 @@ impl Hub {
             let Some(socket) = self.sockets.get_mut(key) else { return };
             let Some(kept) = socket.kept.as_deref_mut() else { return };
             socket.session = session_key;
-            kept.returned = self.now;
+            kept.caught_up = NEVER;
             kept.away.take().is_some()
         };
         self.keeper.away -= usize::from(was_away);
@@ -428,9 +464,10 @@ impl Hub {
             self.timers.push(at, crate::Timer::Expiry, session_key);
         }
         self.stats.recoveries[RecoveryOutcome::Recovered as usize] += 1;
-        self.greet_socket(session_key, namespace, id, stamped.then_some(pid));
+        // The answer may be too much for what is queued already, and its client away again.
         self.note_socket(key, Happened::Back);
         self.deliver(key, Event::Back { socket: key });
+        self.greet_socket(session_key, namespace, id, stamped.then_some(pid));
         self.begin_replay(key);
     }
 
@@ -447,7 +484,7 @@ impl Hub {
         };
         let Some(session) = self.sessions.get_mut(session_key) else { return };
         self.stats.on_connected(session, self.now);
-        session.connect_by = crate::session::NEVER;
+        session.connect_by = NEVER;
         if !self.config.keep_headers && !self.config.names_by_cookie() {
             session.handshake = None;
         }
@@ -519,10 +556,13 @@ impl Socket {
 }
 
 impl Hub {
-    /// Tells whoever is concerned that a kept socket ends.
-    pub(super) fn forget_kept(&mut self, key: SocketKey, outcome: RecoveryOutcome) {
-        let kept = self.sockets.get_mut(key).and_then(|socket| socket.kept.as_deref_mut());
-        let Some(kept) = kept else { return };
+    /// Tells the home of a kept socket that it ends. Returns the client that waits for it.
+    pub(super) fn forget_kept(
+        &mut self,
+        key: SocketKey,
+        outcome: RecoveryOutcome,
+    ) -> Option<SocketKey> {
+        let kept = self.sockets.get_mut(key)?.kept.as_deref_mut()?;
         let (pid, born, claimant) = (kept.pid, kept.born, kept.claimant.take());
         self.keeper.away -= usize::from(kept.away.is_some());
         if self.keeper.by_pid.get(&pid) == Some(&key) {
@@ -531,9 +571,7 @@ impl Hub {
         } else {
             self.keeper.adopted.remove(&born);
         }
-        if let Some(claimant) = claimant {
-            self.start_afresh(claimant, outcome);
-        }
+        claimant
     }
 
     /// A client goes that has not been let in.

@@ -34,13 +34,17 @@ mod tests_event_id;
 #[cfg(test)]
 mod tests_operate;
 #[cfg(test)]
+mod tests_returns;
+#[cfg(test)]
+mod tests_review;
+#[cfg(test)]
 mod tests_snapshot;
 #[cfg(test)]
 mod tests_story;
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use bytestring::ByteString;
@@ -114,6 +118,8 @@ pub struct Hub {
     waiting_for_peers: Vec<SocketKey>,
     /// Claims of shards that have seen broadcasts which are still on their way here.
     claims_waiting: Vec<Peer>,
+    /// How many things of other logs sockets may still have to be sent.
+    older: Arc<AtomicUsize>,
     /// Whether what an earlier process has saved is still to come, and what has to wait for it.
     loading: bool,
     heard_early: Vec<Peer>,
@@ -195,6 +201,7 @@ impl Hub {
             seen: vec![0; usize::from(config.shards) + 1].into(),
             waiting_for_peers: Vec::new(),
             claims_waiting: Vec::new(),
+            older: Arc::default(),
             loading: own.loading,
             heard_early: Vec::new(),
             terms: Arc::new(Terms::of(&config)),
@@ -236,7 +243,8 @@ impl Hub {
                 self.on_get(exchange, session, timestamp)
             }
             Input::Post { exchange, session, body, timestamp } => match body {
-                PostBody::Whole { .. } if self.is_repeated_post(exchange, session, timestamp) => {}
+                PostBody::Whole { ref body, .. }
+                    if self.is_repeated_post(exchange, session, body, timestamp) => {}
                 PostBody::Begun => self.on_post_begun(exchange, session),
                 PostBody::Whole { body, binary } => {
                     self.on_post(now, exchange, session, body, binary);

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Output, Sid, SocketKey,
     socketio::Packet,
-    wall::{DisconnectReason, Event, RecoveryOutcome, SocketData},
+    wall::{DisconnectReason, Event, HandlerId, RecoveryOutcome, SocketData},
 };
 
 /// One message from hub to hub. The shell passes it on in order and looks at nothing in it.
@@ -74,6 +74,8 @@ pub(super) struct Parcel {
     pid: Sid,
     id: Sid,
     namespace: ByteString,
+    /// That of its namespace, which may stand in no rule any more.
+    handler: HandlerId,
     born: (u8, SocketKey),
     /// The shard that it was on.
     from: u8,
@@ -83,6 +85,7 @@ pub(super) struct Parcel {
     data: Option<SocketData>,
     expiry: Option<Expiry>,
     known_events: Option<Box<KnownEvents>>,
+    sessions_lost: u16,
     next_ack: u64,
     pending_acks: Vec<(u64, PendingAck)>,
     /// What its client has not got for certain, in order.
@@ -153,6 +156,8 @@ impl Hub {
     /// A client that awaits the answer to its CONNECT wants the socket of a pid. With `register` the
     /// pid stands for a name, which is its own from now on if nobody has it.
     pub(super) fn claim(&mut self, claimant: SocketKey, pid: Sid, register: bool) {
+        let Some(Asking { offset, .. }) = self.asking(claimant) else { return };
+        let offset = *offset;
         if register
             && let Some(earlier) = self.keeper.registering.insert(pid, claimant)
             && earlier != claimant
@@ -164,9 +169,6 @@ impl Hub {
             return;
         }
         let asked_at = self.log.head();
-        let extras = self.sockets.get(claimant).and_then(|it| it.extras.as_deref());
-        let Some(asking) = extras.and_then(|extras| extras.asking.as_deref()) else { return };
-        let offset = asking.offset;
         let shard = self.config.continuity.shard;
         let claim =
             Claim { pid, shard, claimant, seen: self.seen.clone(), asked_at, offset, register };
@@ -290,6 +292,9 @@ impl Hub {
         let superseded = matches!(socket, Err(RecoveryOutcome::Superseded));
         let mut born = None;
         if register && socket.is_err() && !superseded && shard != self.config.continuity.shard {
+            if let Some(pending) = self.keeper.registering.remove(&pid) {
+                self.lose_name(pending);
+            }
             // Handlers know it by a key of its home, where its name is looked up.
             let key = self.sockets.insert(Socket::default());
             self.sockets.remove(key);
@@ -311,7 +316,7 @@ impl Hub {
         let socket = match self.keeper.by_pid.get(&pid).copied() {
             Some(key) => self.pack(key, offset),
             None => {
-                // Another of that name waits to be let in. It will not be kept.
+                // Another of that name waits to be let in.
                 let pending = self.keeper.registering.get(&pid).copied();
                 if let Some(pending) = pending.filter(|it| !own || *it != claimant) {
                     self.keeper.registering.remove(&pid);
@@ -323,11 +328,16 @@ impl Hub {
         self.tell(self.home_of(pid), Message::Surrendered { pid, socket });
     }
 
+    /// Somebody newer of its name has come: a client that waits to be let in is turned away.
     fn lose_name(&mut self, pending: SocketKey) {
         let extras = self.sockets.get_mut(pending).and_then(|it| it.extras.as_deref_mut());
         if let Some(asking) = extras.and_then(|extras| extras.asking.as_deref_mut()) {
             asking.name = None;
+            if let Some(born) = asking.born {
+                self.keeper.adopted.remove(&born);
+            }
         }
+        self.turn_away(pending, "another client has come under this name");
     }
 
     /// At the home again.
@@ -367,10 +377,20 @@ impl Hub {
         match socket {
             Ok(parcel) => {
                 self.keeper.registering.remove(&pid);
-                if let Some(key) = self.unpack(*parcel, claim.asked_at) {
-                    self.claimed_here(claimant, key);
-                    self.make_room_away();
+                let key = self.unpack(*parcel, claim);
+                if self.has_too_many_older() {
+                    self.end_kept(key, RecoveryOutcome::LogFull);
+                    // Its home says so to the client, or gives it the name.
+                    self.claim(claimant, pid, claim.register);
+                    return;
                 }
+                let extras = self.sockets.get_mut(claimant).and_then(|it| it.extras.as_mut());
+                if let Some(asking) = extras.and_then(|extras| extras.asking.as_deref_mut()) {
+                    // It was looked at where the socket comes from, which knows its own.
+                    asking.offset = None;
+                }
+                self.claimed_here(claimant, key);
+                self.make_room_away();
             }
             Err(outcome) => {
                 if let Some(born) = born {
@@ -435,6 +455,13 @@ impl Hub {
         if let Some(earlier) = kept.claimant.replace(claimant)
             && earlier != claimant
         {
+            // If nobody was asked yet about the earlier one, the answer must not go to this one.
+            self.outputs.retain(|output| {
+                let Output::Deliver { event: Event::Return { socket, .. }, .. } = output else {
+                    return true;
+                };
+                *socket != key
+            });
             self.start_afresh(earlier, RecoveryOutcome::Superseded);
         }
         let Some(name) = self.namespaces.all.get(namespace).map(|it| it.name.clone()) else {
@@ -497,20 +524,21 @@ impl Hub {
             self.end_kept(key, RecoveryOutcome::LogFull);
             return lost;
         };
-        let name = self.namespaces.all.get(socket.namespace).map(|found| found.name.clone());
+        let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return lost };
+        let (namespace, handler) = (namespace.name.clone(), namespace.handler);
         let rooms = self.rooms_of(key).map(ByteString::from).collect();
-        let (Some(namespace), Some(socket)) = (name, self.sockets.get_mut(key)) else {
-            return lost;
-        };
+        let Some(socket) = self.sockets.get_mut(key) else { return lost };
         let (Some(id), Some(kept)) = (socket.id, socket.kept.as_deref_mut()) else { return lost };
         let Some(away) = kept.away else { return lost };
         let earlier = kept.claimant.take();
         let (pid, born, stamped) = (kept.pid, kept.born, kept.stamped);
+        let sessions_lost = kept.sessions_lost;
         let extras = socket.extras.take().map(|extras| *extras).unwrap_or_default();
         let parcel = Parcel {
             pid,
             id,
             namespace,
+            handler,
             born,
             from: self.config.continuity.shard,
             stamped,
@@ -519,6 +547,7 @@ impl Hub {
             data: extras.data,
             expiry: extras.expiry,
             known_events: extras.known_events,
+            sessions_lost,
             next_ack: socket.next_ack,
             pending_acks: extras.pending_acks.into_iter().collect(),
             missed,
@@ -542,39 +571,39 @@ impl Hub {
         Ok(Box::new(parcel))
     }
 
-    /// Takes in a socket that comes from another shard and was asked for when `asked_at` was the newest
-    /// record here. Its client is away until it is let in.
-    fn unpack(&mut self, parcel: Parcel, asked_at: u64) -> Option<SocketKey> {
-        let head = self.log.head();
+    /// Takes in a socket that comes from another shard. Its client is away until it is let in.
+    fn unpack(&mut self, parcel: Parcel, claim: &Claim) -> SocketKey {
         // What was broadcast since the claim was made may have passed it on its way.
-        let cursor = if covers(&parcel.seen, &self.seen) { head } else { asked_at };
+        let passed = !covers(&parcel.seen, &self.seen);
+        let cursor = if passed { claim.asked_at } else { self.log.head() };
         let begins = self.namespaces.find(&parcel.namespace);
         let begins = begins.and_then(|key| self.namespaces.all.get(key)).map(|it| it.begins);
         if parcel.stamped && !parcel.missed.is_empty() {
             self.skip_number();
         }
-        let key = self.settle_in(parcel, cursor)?;
-        if begins.unwrap_or(head) > cursor
+        let key = self.settle_in(parcel, cursor);
+        let waits = self.sockets.contains_key(claim.claimant);
+        if passed
+            && !waits
+            && begins.is_none_or(|begins| begins >= cursor)
             && let Some(kept) = self.sockets.get_mut(key).and_then(|it| it.kept.as_deref_mut())
         {
-            // The client that asked has gone, and the namespace with it: what passed is not known.
-            kept.floor = head;
+            // The client that asked has gone, and maybe the namespace with it: what passed is not known.
+            kept.floor = u64::MAX;
         }
-        Some(key)
+        key
     }
 
-    fn settle_in(&mut self, parcel: Parcel, cursor: u64) -> Option<SocketKey> {
+    fn settle_in(&mut self, parcel: Parcel, cursor: u64) -> SocketKey {
         let own = self.config.continuity.shard;
-        let handler = self.config.rule_for(&parcel.namespace).map(|rule| rule.handler);
-        let namespace = match (self.namespaces.find(&parcel.namespace), handler) {
-            (Some(found), _) => found,
-            (None, Some(handler)) => self.namespaces.find_or_make(&parcel.namespace, handler),
-            (None, None) => return None,
-        };
+        let rule = self.config.rule_for(&parcel.namespace);
+        let handler = rule.map_or(parcel.handler, |rule| rule.handler);
+        let namespace = self.namespaces.find_or_make(&parcel.namespace, handler);
         let mut kept = Kept::new(parcel.pid, parcel.born, parcel.stamped, cursor);
         kept.away = Some(Away { since: self.now, ..parcel.away });
+        kept.sessions_lost = parcel.sessions_lost;
         let seen = Some((parcel.seen, self.log.head()));
-        kept.catch_up = Some(Box::new(CatchUp::new(parcel.missed, seen)));
+        kept.catch_up = Some(Box::new(CatchUp::new(parcel.missed, seen, &self.older)));
         let mut extras = Extras {
             data: parcel.data,
             expiry: parcel.expiry,
@@ -616,7 +645,7 @@ impl Hub {
         if let Some(deadline) = ack_by {
             self.keeper.await_ack(deadline, key);
         }
-        Some(key)
+        key
     }
 
     /// Tells the home of a pid that its socket has ended.
@@ -656,7 +685,7 @@ impl Hub {
     pub(super) fn note_parting(&mut self, key: SocketKey) {
         let born = self.born(key);
         if born != (self.config.continuity.shard, key) {
-            self.keeper.parted.push((key, born));
+            self.keeper.parted.insert(key, born);
         }
     }
 
@@ -665,8 +694,7 @@ impl Hub {
         let socket = self.sockets.get(key);
         let kept = socket.and_then(|socket| socket.kept.as_deref()).map(|kept| kept.born);
         let born = kept.or_else(|| self.asking(key).and_then(|asking| asking.born));
-        let parted = || self.keeper.parted.iter().find(|(parted, _)| *parted == key);
-        let born = born.or_else(|| parted().map(|(_, born)| *born));
+        let born = born.or_else(|| self.keeper.parted.get(&key).copied());
         born.unwrap_or((self.config.continuity.shard, key))
     }
 }

@@ -1,14 +1,21 @@
 //! What a client that comes back has missed: found in the log, and sent in portions, so that it is
 //! not cut again for what it cannot take at once.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytestring::ByteString;
 
 use super::{
     Happened, Hub, Offset, Socket,
     engine::{Farewell, PACKET_OVERHEAD_BYTES},
-    kept::{Kept, Mark, Missed},
+    kept::{Kept, Mark, Missed, Stay},
     log::{Record, RecordKind, Target},
     namespace::{Held, Namespace, Reach},
 };
@@ -25,6 +32,8 @@ pub(super) struct CatchUp {
     /// What comes from the log of another shard or process, and is not known to have arrived.
     pub(super) older: VecDeque<Missed>,
     older_sent: usize,
+    /// Where those are counted that all sockets of the hub have of them.
+    total: Arc<AtomicUsize>,
     /// How many things were sent since its client came back.
     replayed: u32,
     /// Records that are to be sent, of those up to `scanned`.
@@ -51,9 +60,17 @@ struct Covered {
 impl CatchUp {
     /// What a socket brings from another shard or process. `seen` is for one that moves: what it had
     /// been sent there, and the newest record here.
-    pub(super) fn new(older: Vec<Missed>, seen: Option<(Box<[u64]>, u64)>) -> Self {
-        let covered = seen.map(|(seen, arrived)| Covered { seen, arrived, until: None });
-        Self { older: older.into(), covered, ..Self::default() }
+    pub(super) fn new(
+        older: Vec<Missed>,
+        seen: Option<(Box<[u64]>, u64)>,
+        total: &Arc<AtomicUsize>,
+    ) -> Self {
+        total.fetch_add(older.len(), Relaxed);
+        let mut new = Self::default();
+        new.covered = seen.map(|(seen, arrived)| Covered { seen, arrived, until: None });
+        new.older = older.into();
+        new.total = Arc::clone(total);
+        new
     }
 
     /// Whether something of what this shard has logged came with it.
@@ -73,7 +90,9 @@ impl CatchUp {
     }
 
     pub(super) fn confirm(&mut self, older: usize) {
-        self.older.drain(..older.min(self.older.len()));
+        let older = older.min(self.older.len());
+        self.older.drain(..older);
+        self.total.fetch_sub(older, Relaxed);
         self.older_sent = self.older_sent.saturating_sub(older);
     }
 
@@ -111,6 +130,12 @@ impl CatchUp {
     }
 }
 
+impl Drop for CatchUp {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.older.len(), Relaxed);
+    }
+}
+
 impl RecordKind {
     /// The number of the ack that a record is, and of the one that it asks for.
     fn acks(self) -> (Option<u64>, Option<u64>) {
@@ -122,6 +147,9 @@ impl RecordKind {
     }
 }
 
+/// What one socket can miss. Each return looks through all of it, and costs its client one request.
+pub(super) const MISSED_MAX: usize = 65_536;
+
 /// What is sent of a replay at once.
 const PORTION_BYTES: usize = 256 * 1024;
 
@@ -131,7 +159,7 @@ const POLLED_BYTES: usize = 64 * 1024;
 impl Hub {
     /// Starts to send a socket what its client has not got for certain.
     pub(super) fn begin_replay(&mut self, key: SocketKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(socket) = self.sockets.get_mut(key).filter(|it| !it.is_away()) else { return };
         let session = socket.session;
         let mut asking: Vec<(u64, u64)> = socket
             .extras
@@ -204,6 +232,7 @@ impl Hub {
         let Some(kept) = socket.kept.as_deref_mut() else { return };
         let reach = if kept.stamped { Reach::Stamped } else { Reach::Plain };
         let cursor = kept.cursor;
+        kept.caught_up = self.now;
         let mut replayed = 0;
         if let Some(catch_up) = kept.catch_up.as_deref_mut() {
             catch_up.active = false;
@@ -335,23 +364,28 @@ impl Hub {
             Target::Everyone { previous, .. } => Some(*previous),
             Target::Socket { .. } | Target::Rooms { .. } => None,
         })?;
-        let mut rooms: Vec<&str> = kept.past.iter().map(|stay| &*stay.room).collect();
-        rooms.push(&own);
-        rooms.extend(
-            socket
-                .rooms
-                .iter()
-                .filter_map(|membership| self.namespaces.rooms.get(membership.room))
-                .map(|room| &*room.name),
-        );
-        rooms.sort_unstable();
-        rooms.dedup();
-        for room in rooms {
-            let stays = self.stays(socket, kept, &own, room);
-            self.trail_of_room(namespace, room, from, &mut found, &stays)?;
+        let mut stays: Vec<(&str, (u64, u64))> = vec![(&own, (0, u64::MAX))];
+        stays.extend(kept.past.iter().map(|stay| (&*stay.room, (stay.since, stay.until))));
+        stays.extend(socket.rooms.iter().filter_map(|membership| {
+            let room = self.namespaces.rooms.get(membership.room)?;
+            Some((&*room.name, (membership.since, u64::MAX)))
+        }));
+        stays.sort_unstable();
+        for stays in stays.chunk_by(|one, other| one.0 == other.0) {
+            self.trail_of_room(namespace, stays, from, &mut found)?;
+            if found.len() > 2 * MISSED_MAX {
+                found.sort_unstable();
+                found.dedup();
+            }
+            if found.len() > 2 * MISSED_MAX {
+                return None;
+            }
         }
         found.sort_unstable();
         found.dedup();
+        if found.len() > MISSED_MAX {
+            return None;
+        }
         let catch_up = kept.catch_up.as_deref();
         found.retain(|number| {
             self.log.get(*number).is_some_and(|record| {
@@ -385,28 +419,37 @@ impl Hub {
         while number > from {
             let record = self.log.get(number)?;
             found.push(number);
+            if found.len() > MISSED_MAX {
+                return None;
+            }
             number = previous(&record.target)?;
         }
         Some(())
     }
 
+    /// The same for a room, of which only what was sent in one of the stays counts: after a record, up
+    /// to another.
     fn trail_of_room(
         &self,
         namespace: &Namespace,
-        room: &str,
+        stays: &[(&str, (u64, u64))],
         from: u64,
         found: &mut Vec<u64>,
-        stays: &[(u64, u64)],
     ) -> Option<()> {
-        let mut number = namespace.trail.newest(room);
-        while number > from {
+        let Some(&(room, _)) = stays.first() else { return Some(()) };
+        let (mut number, before) = (namespace.trail.newest(room), found.len());
+        let joined = stays.iter().map(|(_, (since, _))| *since).min().unwrap_or(u64::MAX);
+        while number > from.max(joined) {
             let Some(record) = self.log.get(number) else {
                 // It and those before it are gone. That is a loss if the socket was there then.
-                let there = |&(since, until): &(u64, u64)| since.max(from) < until.min(number);
+                let there = |&(_, (since, until)): &_| from.max(since) < number.min(until);
                 return (!stays.iter().any(there)).then_some(());
             };
-            if stays.iter().any(|&(since, until)| since < number && number <= until) {
+            if stays.iter().any(|&(_, (since, until))| since < number && number <= until) {
                 found.push(number);
+            }
+            if found.len() - before > MISSED_MAX {
+                return None;
             }
             let Target::Rooms { rooms, .. } = &record.target else { return None };
             number = rooms.iter().find(|link| link.room == *room)?.previous;
@@ -414,21 +457,13 @@ impl Hub {
         Some(())
     }
 
-    /// When a socket was in a room: after a record, up to another.
-    fn stays(&self, socket: &Socket, kept: &Kept, own: &str, room: &str) -> Vec<(u64, u64)> {
-        let namespace = self.namespaces.all.get(socket.namespace);
-        let current = namespace.and_then(|namespace| namespace.rooms.get(room));
-        let current = current.and_then(|key| socket.rooms.iter().find(|it| it.room == *key));
-        let past = kept.past.iter().filter(|stay| *stay.room == *room);
-        let own = (room == own).then_some((0, u64::MAX));
-        let current = current.map(|membership| (membership.since, u64::MAX));
-        own.into_iter().chain(current).chain(past.map(|stay| (stay.since, stay.until))).collect()
-    }
-
     /// Whether a socket was in a room when a record was made.
     fn was_in(&self, socket: &Socket, kept: &Kept, own: &str, room: &str, number: u64) -> bool {
-        let stays = self.stays(socket, kept, own, room);
-        stays.iter().any(|&(since, until)| since < number && number <= until)
+        let key = self.namespaces.all.get(socket.namespace).and_then(|it| it.rooms.get(room));
+        let is_in = |key| socket.rooms.iter().any(|it| it.room == key && it.since < number);
+        let was_in =
+            |stay: &Stay| stay.room == *room && stay.since < number && number <= stay.until;
+        room == own || key.is_some_and(|key| is_in(*key)) || kept.past.iter().any(was_in)
     }
 
     // When to go on.
@@ -465,8 +500,9 @@ impl Hub {
             self.on_heard(claim);
         }
         for key in std::mem::take(&mut self.waiting_for_peers) {
-            if self.sockets.get(key).is_some_and(Socket::is_catching_up) {
-                self.go_on_replaying(key);
+            if let Some(socket) = self.sockets.get(key).filter(|socket| socket.is_catching_up()) {
+                // Not at once: the broadcast has not been walked yet, and would reach it too.
+                self.resume_replays(socket.session);
             }
         }
     }
@@ -483,6 +519,13 @@ impl Hub {
             Some(Missed { offset, args, answers, asks })
         });
         Some(older.chain(own).collect())
+    }
+
+    /// Whether sockets from elsewhere have brought more than is remembered. Beside its record in the log
+    /// each costs memory of its own, for each of them.
+    pub(super) fn has_too_many_older(&self) -> bool {
+        let most = self.config.continuity.log_bytes / size_of::<Missed>();
+        self.older.load(Relaxed) > most.max(MISSED_MAX)
     }
 
     /// Whether the log still has all that a socket may have to be sent.

@@ -455,7 +455,7 @@ impl Hub {
                 kept.floor = u64::MAX;
             }
             if !older.is_empty() {
-                kept.catch_up = Some(Box::new(CatchUp::new(older, None)));
+                kept.catch_up = Some(Box::new(CatchUp::new(older, None, &self.older)));
             }
             Socket {
                 namespace,

@@ -283,6 +283,8 @@ impl Hub {
             }
             return;
         }
+        self.note_parting(key);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
         let session = socket.session;
         let asking = socket.extras.as_deref_mut().and_then(|extras| extras.asking.take());
         let Some(name) = self.namespaces.all.get(socket.namespace).map(|n| n.name.clone()) else {
@@ -297,6 +299,21 @@ impl Hub {
             session.events_full_at = session.events_full_at.max(self.now) + REFUSAL;
         }
         self.connect_error(session, name, message, data);
+    }
+
+    /// Answers a CONNECT with CONNECT_ERROR before the handler does.
+    pub(super) fn turn_away(&mut self, key: SocketKey, message: &str) {
+        let Some(socket) = self.sockets.get(key).filter(|socket| socket.id.is_none()) else {
+            return;
+        };
+        let session = socket.session;
+        let name = self.namespaces.all.get(socket.namespace).map(|found| found.name.clone());
+        let reason = DisconnectReason::ServerNamespaceDisconnect;
+        self.remove_socket(key, reason, RecoveryOutcome::Superseded);
+        self.stats.connects_refused += 1;
+        if let Some(name) = name {
+            self.connect_error(session, name, message, None);
+        }
     }
 
     fn connect_error(
@@ -395,33 +412,35 @@ impl Hub {
         next
     }
 
-    /// Notes an ack that a client owes from now on. `event` is held for clients that may come back.
-    /// Returns whether it may owe one more.
+    /// Notes an ack that a client owes from now on. `event` is held for clients that may come back,
+    /// unless it is volatile. Returns whether it may owe one more.
     pub(super) fn owe(
         &mut self,
         key: SocketKey,
         id: u64,
         AckRequest { token, timeout }: AckRequest,
         event: &Args,
+        volatile: bool,
     ) -> bool {
         let deadline = self.now + timeout;
         let pending_max = self.config.limits.pending_acks_per_session;
         let held_max = self.config.limits.queued_bytes_per_session;
         let after = self.log.head();
         let Some(socket) = self.sockets.get_mut(key) else { return false };
-        let (session_key, kept, away) = (socket.session, socket.kept.is_some(), socket.is_away());
+        let (session_key, away) = (socket.session, socket.is_away());
+        let holds = socket.kept.is_some() && !volatile;
         let owed = match self.sessions.get(session_key) {
             Some(session) => session.pending_acks as usize,
             None => socket.extras.as_deref().map_or(0, |extras| extras.pending_acks.len()),
         };
         let extras = socket.extras_mut();
-        let bytes = if kept { event.bytes() } else { 0 };
+        let bytes = if holds { event.bytes() } else { 0 };
         if owed >= pending_max || extras.held_bytes + bytes > held_max {
             socket.drop_empty_extras();
             self.stats.on_limit(LimitKey::PendingAcksPerSession);
             return false;
         }
-        let held = kept.then(|| Held { args: event.clone(), after });
+        let held = holds.then(|| Held { args: event.clone(), after });
         extras.held_bytes += bytes;
         extras.pending_acks.insert(id, PendingAck { token: Some(token), deadline, held });
         if away {
@@ -434,7 +453,9 @@ impl Hub {
                 self.timers.push(deadline, Timer::Ack, session_key);
             }
         }
-        self.ask_later(key, after, id);
+        if holds {
+            self.ask_later(key, after, id);
+        }
         true
     }
 
@@ -461,7 +482,7 @@ impl Hub {
         let mut id = None;
         if let Some(request) = ack {
             let number = socket.next_ack;
-            if !self.owe(key, number, request, args) {
+            if !self.owe(key, number, request, args, volatile) {
                 let result = Err(AckError::TooMany);
                 let token = request.token;
                 self.deliver(key, Event::Ack { socket: key, id: sid, token, result });
@@ -520,6 +541,8 @@ impl Hub {
             return;
         };
         let reach = self.namespaces.reach(socket);
+        let kept = socket.kept.as_deref();
+        let Some(id) = kept.map_or(Some(id), |kept| kept.answer(id)) else { return };
         // Its client waits for it, and may have lost what it is sent just now. Clients without offsets
         // number their events anew in each session, so what is said late would answer another one.
         if socket.kept.as_deref().is_some_and(|kept| kept.stamped) {
@@ -833,9 +856,8 @@ impl Hub {
         if let Some(session) = self.sessions.get_mut(socket.session) {
             session.catching_up -= u16::from(catching_up);
         }
-        if socket.kept.is_some() {
-            self.forget_kept(key, outcome);
-        } else if let Some(asking) = asking {
+        let claimant = self.forget_kept(key, outcome);
+        if let Some(asking) = asking {
             self.forget_asking(key, &asking);
         }
         let Some(socket) = self.sockets.get_mut(key) else { return };
@@ -860,6 +882,9 @@ impl Hub {
         if told {
             let event = Event::Disconnect { socket: key, reason };
             self.outputs.push_back(Output::Deliver { handler, event });
+        }
+        if let Some(claimant) = claimant {
+            self.start_afresh(claimant, outcome);
         }
     }
 

@@ -23,18 +23,18 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Shards whose messages to each other wait until they are passed on.
-struct Yard(Vec<Shell>);
+pub(super) struct Yard(pub(super) Vec<Shell>);
 
 /// What a client knows of its socket.
 #[derive(Debug, Clone, PartialEq)]
-struct Ticket {
-    sid: String,
-    pid: Option<String>,
+pub(super) struct Ticket {
+    pub(super) sid: String,
+    pub(super) pid: Option<String>,
     offset: Option<String>,
 }
 
 impl Yard {
-    fn new(shards: u8, change: impl Fn(&mut Config)) -> Self {
+    pub(super) fn new(shards: u8, change: impl Fn(&mut Config)) -> Self {
         let shell = |shard| {
             let continuity = Continuity { shard, epoch: 0xabc, ..Continuity::default() };
             let mut config = Config { shards, continuity, ..Config::default() };
@@ -54,11 +54,11 @@ impl Yard {
     }
 
     /// Shards on which every client of the version gets a pid.
-    fn stamping(shards: u8) -> Self {
+    pub(super) fn stamping(shards: u8) -> Self {
         Self::keeping(shards, Keeping { stamp: Stamp::Always, ..Keeping::default() })
     }
 
-    fn keeping(shards: u8, keeping: Keeping) -> Self {
+    pub(super) fn keeping(shards: u8, keeping: Keeping) -> Self {
         let mut yard = Self::new(shards, |_| {});
         for shell in &mut yard.0 {
             let mut config = shell.hub.config.clone();
@@ -71,7 +71,7 @@ impl Yard {
     }
 
     /// Passes on what shards have told each other, until nothing follows.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while self.pass_on() {}
     }
 
@@ -94,14 +94,14 @@ impl Yard {
         any
     }
 
-    fn advance(&mut self, by: Duration) {
+    pub(super) fn advance(&mut self, by: Duration) {
         for shell in &mut self.0 {
             shell.advance(by);
         }
     }
 
     /// Connects to `/` on a shard.
-    fn connect(&mut self, shard: usize, auth: &str) -> (TransportId, Ticket) {
+    pub(super) fn connect(&mut self, shard: usize, auth: &str) -> (TransportId, Ticket) {
         let transport = self.0[shard].open_websocket(Version::V4);
         self.0[shard].text(transport, &format!("40{auth}"));
         self.settle();
@@ -110,7 +110,7 @@ impl Yard {
     }
 
     /// Comes back with what was known, and says what was sent after the CONNECT.
-    fn come_back(&mut self, shard: usize, ticket: &Ticket) -> (TransportId, Ticket, Vec<String>) {
+    pub(super) fn come_back(&mut self, shard: usize, ticket: &Ticket) -> (TransportId, Ticket, Vec<String>) {
         let transport = self.0[shard].open_websocket(Version::V4);
         self.0[shard].text(transport, &format!("40{}", ticket.auth()));
         self.settle();
@@ -119,21 +119,21 @@ impl Yard {
         (transport, ticket, sent)
     }
 
-    fn lose(&mut self, shard: usize, transport: TransportId) {
+    pub(super) fn lose(&mut self, shard: usize, transport: TransportId) {
         self.0[shard].input(Input::Lost { transport, why: Lost::Failed });
     }
 
-    fn recoveries(&self, outcome: RecoveryOutcome) -> u64 {
+    pub(super) fn recoveries(&self, outcome: RecoveryOutcome) -> u64 {
         self.0.iter().map(|shell| shell.hub.stats().recoveries[outcome as usize]).sum()
     }
 
-    fn broadcast(&mut self, shard: usize, broadcast: Broadcast) {
+    pub(super) fn broadcast(&mut self, shard: usize, broadcast: Broadcast) {
         self.0[shard].command(Command::Broadcast(broadcast));
     }
 }
 
 impl Ticket {
-    fn auth(&self) -> String {
+    pub(super) fn auth(&self) -> String {
         let mut fields = Vec::new();
         if let Some(pid) = &self.pid {
             fields.push(format!("\"pid\":\"{pid}\""));
@@ -144,27 +144,27 @@ impl Ticket {
         format!("{{{}}}", fields.join(","))
     }
 
-    fn seen(&self, event: &str) -> Self {
+    pub(super) fn seen(&self, event: &str) -> Self {
         let args: Vec<serde_json::Value> = serde_json::from_str(&event[2..]).unwrap();
         let offset = args.last().unwrap().as_str().unwrap().to_owned();
         Self { offset: Some(offset), ..self.clone() }
     }
 }
 
-fn ticket(connect: &str) -> Ticket {
+pub(super) fn ticket(connect: &str) -> Ticket {
     let answer = connect.strip_prefix("40").unwrap_or_else(|| panic!("no CONNECT: {connect}"));
     let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
     let text = |key: &str| Some(answer.get(key)?.as_str()?.to_owned());
     Ticket { sid: text("sid").unwrap(), pid: text("pid"), offset: None }
 }
 
-fn numbered(number: usize) -> Broadcast {
+pub(super) fn numbered(number: usize) -> Broadcast {
     let json = format!("[\"n\",{number}]");
     Broadcast { args: Args { json: json.into(), attachments: Vec::new() }, ..broadcast("/") }
 }
 
 /// The numbers of the events that a client was sent.
-fn numbers(sent: &[String]) -> Vec<usize> {
+pub(super) fn numbers(sent: &[String]) -> Vec<usize> {
     let number = |text: &String| {
         let args: Vec<serde_json::Value> = serde_json::from_str(text.strip_prefix("42")?).ok()?;
         Some(usize::try_from(args.get(1)?.as_u64()?).unwrap())
@@ -644,6 +644,7 @@ fn broadcasts_that_pass_a_socket_on_its_way_reach_it_once() {
         }
         let last = broadcast_on_all(&mut yard);
         yard.settle();
+        yard.advance(Duration::from_millis(1));
         let mut seen = numbers(&yard.0[2].sent(transport));
         seen.sort_unstable();
         assert_eq!(seen, (1..=last).collect::<Vec<_>>(), "{late}");

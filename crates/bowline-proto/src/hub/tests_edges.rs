@@ -1,23 +1,29 @@
 //! Scenarios at the edges: what races, what would be kept for ever, what somebody with bad
 //! intentions would try.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use proptest::prelude::*;
 
 use super::{
-    Census, Config, Hub, Protocol, Socket,
+    Census, Config, Hub, Keeping, Protocol, SessionKeySource, Socket,
     engine::PACKET_OVERHEAD_BYTES,
+    kept::Missed,
+    replay::MISSED_MAX,
     tests::{Shell, args, broadcast, emit},
+    tests_continuity::{Yard, numbered},
 };
 use crate::{
     Command, ExchangeId, Input, Sid, SocketKey, TransportId,
     engineio::{RequestError, Version},
     limit::{LimitKey, Limits},
     socketio::Args,
-    wall::{AckError, AckRequest, Broadcast, DisconnectReason, Event, Lost, PostBody, Response},
+    wall::{
+        AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin,
+        PostBody, RecoveryOutcome, Response,
+    },
 };
 
 #[test]
@@ -520,6 +526,65 @@ fn check_books(hub: &Hub) {
     let rooms: usize = hub.namespaces.all.values().map(|it| it.rooms.len()).sum();
     assert_eq!(hub.namespaces.rooms.len(), rooms);
     assert_eq!(hub.namespaces.check_rooms(&hub.sockets), memberships);
+}
+
+#[test]
+fn who_has_missed_more_than_is_worth_looking_through_starts_anew() {
+    let mut yard = Yard::stamping(1);
+    let (transport, ticket) = yard.connect(0, "");
+    yard.lose(0, transport);
+    for number in 0..MISSED_MAX {
+        yard.broadcast(0, numbered(number));
+    }
+    let (transport, again, _) = yard.come_back(0, &ticket);
+    assert_eq!(again.pid, ticket.pid);
+    yard.lose(0, transport);
+    yard.broadcast(0, numbered(0));
+    let (_, again, missed) = yard.come_back(0, &ticket);
+    assert_ne!(again.pid, ticket.pid);
+    assert_eq!((missed.len(), yard.recoveries(RecoveryOutcome::LogFull)), (0, 1));
+}
+
+#[test]
+fn what_sockets_bring_from_other_shards_is_bounded_for_all_of_them() {
+    let session_key = Some(SessionKeySource::Cookie("device".into()));
+    let mut yard = Yard::keeping(2, Keeping { session_key, ..Keeping::default() });
+    for shell in &mut yard.0 {
+        let mut config = shell.hub.config.clone();
+        config.continuity.log_bytes = 10_000_000;
+        shell.input(Input::Configure(Box::new(config)));
+    }
+    let come = |yard: &mut Yard, shard: usize, name: usize| {
+        let shell = &mut yard.0[shard];
+        let (id, transport) = (shell.sid(), TransportId(shell.next_id()));
+        let mut handshake = Handshake::clone(&shell.handshake(Version::V4));
+        handshake.headers.push(("cookie".into(), format!("device={name}")));
+        let origin = Origin::WebSocket { transport, deflate: false };
+        shell.input(Input::Open { id, origin, handshake: handshake.into() });
+        shell.text(transport, "40");
+        yard.settle();
+        let sid = yard.0[shard].sent(transport)[1].clone();
+        yard.lose(shard, transport);
+        sid
+    };
+    let first: Vec<String> = (0..8).map(|name| come(&mut yard, 0, name)).collect();
+    for number in 0..40_000 {
+        yard.broadcast(0, numbered(number));
+    }
+    yard.settle();
+    let second: Vec<String> = (0..8).map(|name| come(&mut yard, 1, name)).collect();
+    let most = 10_000_000 / size_of::<Missed>();
+    let kept = first.iter().zip(&second).filter(|(first, second)| first == second).count();
+    assert_eq!(kept, most / 40_000);
+    assert_eq!(yard.0[1].hub.older.load(Relaxed), kept * 40_000);
+    assert_eq!(yard.recoveries(RecoveryOutcome::LogFull), 8 - kept as u64);
+    // They have their names again, and whoever is gone holds nothing.
+    let third: Vec<String> = (0..8).map(|name| come(&mut yard, 1, name)).collect();
+    assert_eq!(third, second);
+    let fourth: Vec<String> = (kept..8).map(|name| come(&mut yard, 0, name)).collect();
+    assert_eq!(fourth, second[kept..]);
+    yard.advance(Duration::from_secs(121));
+    assert_eq!(yard.0[1].hub.older.load(Relaxed), 0);
 }
 
 fn ask(socket: SocketKey, token: u64, volatile: bool) -> Command {

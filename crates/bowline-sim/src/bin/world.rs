@@ -85,7 +85,9 @@ fn run<C: Default + Display + Debug + PartialEq + Send>(
         let mut print = |line: String| drop(writeln!(io::stdout(), "{line}"));
         return match catch(|| world(first, Some(&mut print))) {
             Ok(counts) => writeln!(io::stdout(), "seed {first}: {counts}").map(|()| true),
-            Err(fall) => writeln!(io::stdout(), "seed {first} FAILED: {}", said(&fall)).map(|()| false),
+            Err(fall) => {
+                writeln!(io::stdout(), "seed {first} FAILED: {}", said(&fall)).map(|()| false)
+            }
         };
     }
     let end = first.saturating_add(seeds);
@@ -203,14 +205,8 @@ fn said(fall: &Fall) -> String {
 fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut words = words.peekable();
     let jobs = thread::available_parallelism().map_or(1, Into::into);
-    let mut arguments = Arguments {
-        continuity: false,
-        first: 0,
-        seeds: 100,
-        trace: false,
-        shrink: true,
-        jobs,
-    };
+    let mut arguments =
+        Arguments { continuity: false, first: 0, seeds: 100, trace: false, shrink: true, jobs };
     if let Some(name) = words.next_if(|word| matches!(word.as_str(), "engine" | "continuity")) {
         arguments.continuity = name == "continuity";
     }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::{
     model::Heard,
     network::Line,
-    script::{Kind, NAMESPACES, Part, Place, Profile, Shape},
+    script::{Kind, Latency, NAMESPACES, Part, Place, Profile, Shape},
     world::{Parcel, World},
 };
 use crate::rng::Rng;
@@ -153,7 +153,8 @@ impl World<'_> {
         let config = Config { version, transports, acks_from, ..Config::default() };
         let client = Client::new(Arc::new(config));
         let sid = Sid::new(shard, random);
-        self.lines.insert(number, Line::new(index, shard, sid, client, version, rng));
+        let process = self.process;
+        self.lines.insert(number, Line::new(index, (process, shard), sid, client, version, rng));
         self.counts.sessions += 1;
         for seat in 0..self.devices[index].seats.len() {
             self.join(index, seat);
@@ -360,7 +361,8 @@ impl World<'_> {
                 let answer: (u64, u64) = args.parse().expect("an answer of a handler");
                 assert_eq!(answer.0, token, "the answer to something else");
                 let told = self.model.told.get(&(life, token));
-                let known = told.is_some_and(|answers| answers.contains(&answer.1));
+                let known =
+                    told.is_some_and(|answers| answers.iter().any(|(_, it)| *it == answer.1));
                 assert!(known, "an answer to {token}, which no handler was told");
             }
             client::Event::Closed { reason, .. } => self.on_line_closed(number, index, reason),
@@ -404,7 +406,9 @@ impl World<'_> {
         let taken_over = self.model.life(life).holder != index;
         seat.heard.lied |= seat.lie != Lie::Honest;
         let skips = NAMESPACES[seat.namespace].skips();
-        let may_lose = seat.lie == Lie::Foreign || skips && seat.heard.lied;
+        // How long the log of a shard was that there is no more nobody knows.
+        let beyond = seat.lie == Lie::Beyond && self.process > 0;
+        let may_lose = seat.lie == Lie::Foreign || beyond || skips && seat.heard.lied;
         if taken_over || may_lose {
             seat.heard.excused_before = tick;
         }
@@ -437,10 +441,13 @@ impl World<'_> {
         if self.quiet || self.devices[index].gone {
             return;
         }
-        for seat in 0..self.devices[index].seats.len() {
-            if std::mem::replace(&mut self.devices[index].seats[seat].down, false) {
-                self.join(index, seat);
-            }
+        if self.devices[index].line.is_some() {
+            // What it was sent before it left may still be on its way here.
+            self.post(Duration::from_secs(3), Parcel::StandUp(index));
+            return;
+        }
+        for seat in &mut self.devices[index].seats {
+            seat.down = false;
         }
         self.come(index);
     }
@@ -455,6 +462,11 @@ impl World<'_> {
     ) {
         let device = &mut self.devices[index];
         let Some(seat) = device.seat(namespace) else { panic!("an event in {namespace}") };
+        let harmed = self.lines.get(&number).is_some_and(|line| line.harmed);
+        if !seat.joined && seat.part == Part::None && harmed {
+            // A proxy has lost its CONNECT, and it takes no part.
+            return;
+        }
         assert!(seat.joined, "an event came before the CONNECT in {namespace}");
         seat.recall.on_event(args, ack.is_some());
         let values: Vec<Value> = args.parse().expect("arguments");
@@ -500,6 +512,11 @@ impl World<'_> {
 
     fn on_line_closed(&mut self, number: u64, index: usize, reason: CloseReason) {
         self.forget_line(index);
+        let line = &self.lines[&number];
+        let disturbed = line.harmed || line.delayed;
+        let far = self.script.setup.latency == Latency::Jumpy;
+        let silent = reason == CloseReason::PingTimeout && !disturbed && !far;
+        assert!(!silent, "client {index} on {number} hears no pings any more");
         let device = &mut self.devices[index];
         // The official client says goodbye to a session whose poll has failed.
         if reason == CloseReason::TransportError && device.rng.one_in(2) {
@@ -558,12 +575,12 @@ impl Seat {
             Lie::Stale if self.offsets.is_empty() => None,
             Lie::Stale => Some(rng.pick(&self.offsets).clone()),
             Lie::Foreign => foreign,
-            Lie::Beyond => last.map(|it| {
-                Offset { number: it.number + 1_000_000, ..it }.to_string().into()
-            }),
-            Lie::OtherEpoch => last.map(|it| {
-                Offset { epoch: it.epoch.wrapping_add(1), ..it }.to_string().into()
-            }),
+            Lie::Beyond => {
+                last.map(|it| Offset { number: it.number + 1_000_000, ..it }.to_string().into())
+            }
+            Lie::OtherEpoch => {
+                last.map(|it| Offset { epoch: it.epoch.wrapping_add(1), ..it }.to_string().into())
+            }
             Lie::Garbage => Some((*rng.pick(&["", "x", "0.0", "-1.0.0", "1.999.1"])).into()),
             Lie::NoSuchPid => {
                 let mut random = [0; 14];

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bowline_proto::{
     Command, SessionKey, Sid, SocketKey,
-    engineio::Version,
     socketio::Args,
     wall::{DisconnectReason, Event, Handshake},
 };
@@ -15,7 +14,7 @@ use super::{
     model::{LifeId, SocketRef, State},
     script::{NAMESPACES, Part, Place, ROOMS},
     shards::{Delivery, Ticket},
-    world::{Parcel, World},
+    world::{Parcel, Routed, World},
 };
 
 /// What is known of the sockets of one session, on the server's side.
@@ -30,6 +29,7 @@ pub(super) struct Answers {
 /// A client that waits for the answer to its CONNECT.
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
+    process: u64,
     shard: u8,
     /// As the hub there knows it.
     key: SocketKey,
@@ -71,7 +71,7 @@ impl World<'_> {
     }
 
     /// A CONNECT packet is sent.
-    pub(super) fn on_connect_sent(&mut self, line: u64, namespace: &str, sid: &str) {
+    pub(super) fn on_connect_sent(&self, line: u64, namespace: &str, sid: &str) {
         let life = self.life_on(line, namespace).expect("accepted before it is told so");
         assert_eq!(self.model.life(life).sid.to_string(), sid, "{life:?} is told another sid");
     }
@@ -103,21 +103,28 @@ impl World<'_> {
                 }
                 self.model.on_answer(token, result.is_ok());
             }
-            Event::Away { reason, .. } => {
+            Event::Away { socket, reason } => {
                 let goodbye = matches!(
                     reason,
                     DisconnectReason::ClientNamespaceDisconnect
                         | DisconnectReason::ServerNamespaceDisconnect
                 );
                 assert!(!goodbye, "away by {reason:?}, which is a goodbye");
+                let known = self.model.by_socket.contains_key(&born);
+                if !known {
+                    self.find_restored(shard, socket, born);
+                    return;
+                }
                 let life = self.life_of(born);
                 self.counts.away += 1;
-                self.model.on_away(life, self.now);
+                let setup = &self.script.setup;
+                let heartbeat = setup.ping_interval + 2 * setup.ping_timeout;
+                self.model.on_away(life, self.now, heartbeat + Duration::from_secs(5));
             }
             Event::Back { .. } => {
                 let life = self.life_of(born);
                 self.counts.back += 1;
-                self.model.on_back(life);
+                self.model.on_back(life, self.now);
             }
             Event::Disconnect { reason, .. } => self.on_disconnect(born, reason),
             Event::Open { .. } | Event::Message { .. } | Event::Close { .. } => {
@@ -132,6 +139,9 @@ impl World<'_> {
     }
 
     fn on_disconnect(&mut self, socket: SocketRef, reason: DisconnectReason) {
+        if self.model.strangers.remove(&socket) {
+            self.model.strangers_ended += 1;
+        }
         // One that was asked about and never let in, or refused by its end.
         let Some(life) = self.model.by_socket.get(&socket).copied() else { return };
         let may_be_dropped = self.may_be_dropped(life);
@@ -140,13 +150,10 @@ impl World<'_> {
         self.model.on_disconnect(life, reason, self.now, window, may_be_dropped);
     }
 
-    /// Whether there may be no room for it. Clients of revision 3 confirm nothing, so what is sent
-    /// again to one that has come back stays in doubt for longer than the log remembers.
+    /// Whether there may be no room for it, or none any more.
     fn may_be_dropped(&self, life: LifeId) -> bool {
         let setup = &self.script.setup;
-        let it = self.model.life(life);
-        let old = self.devices[it.device].profile.version == Version::V3;
-        setup.log_is_small || setup.away_max < 1_000 || old && it.returns > 0
+        setup.log_is_small || setup.away_max < 1_000 || self.model.life(life).went_again
     }
 
     /// A client asks to be let in.
@@ -174,11 +181,15 @@ impl World<'_> {
             let life = self.model.by_sid.get(&id);
             *life.unwrap_or_else(|| panic!("{id} returns, and never was here"))
         });
+        if let Some(life) = life.filter(|_| self.model.strangers.remove(&born)) {
+            self.model.rebind(life, born);
+        }
         match life {
             Some(life) => self.check_return(born, line, namespace, life),
             None => self.check_fresh(line, namespace),
         }
-        let asking = Asking { shard, key, session, born, line, namespace, life };
+        let process = self.process;
+        let asking = Asking { process, shard, key, session, born, line, namespace, life };
         let place = &NAMESPACES[namespace];
         let names = place.takes_claims()
             && life.is_none()
@@ -236,7 +247,7 @@ impl World<'_> {
             State::Away(since) => self.now - since >= self.script.setup.window,
             State::Over(_) => true,
         };
-        if over || unnamed || may_be_dropped {
+        if over || it.wanted || unnamed || may_be_dropped {
             return;
         }
         let opened = line.opened_at;
@@ -248,7 +259,11 @@ impl World<'_> {
                     None => rival.opened && self.is_known(rival.shard, rival.sid),
                 }
         });
-        assert!(rival, "client {} was {life:?} and is let in anew, which has not ended", line.device);
+        assert!(
+            rival,
+            "client {} was {life:?} and is let in anew, which has not ended",
+            line.device
+        );
     }
 
     fn is_known(&self, shard: u8, sid: Sid) -> bool {
@@ -258,7 +273,10 @@ impl World<'_> {
 
     /// A handler has made up its mind.
     pub(super) fn decide(&mut self, asking: &Asking, decision: Decision) {
-        let Asking { shard, key, session, born, line, namespace, life } = *asking;
+        let Asking { process, shard, key, session, born, line, namespace, life } = *asking;
+        if process != self.process {
+            return;
+        }
         let Some(hub) = self.shards.get(usize::from(shard)).map(|shard| &shard.hub) else { return };
         if hub.session_of(key) != Some(session) {
             return;
@@ -294,6 +312,7 @@ impl World<'_> {
                 life
             });
             let tick = self.model.tick;
+            self.model.life_mut(life).line = line;
             let answers = &mut self.lines.get_mut(&line).expect("a line").answers;
             answers.lives.insert(namespace, (life, tick));
             self.feed(shard, bowline_proto::Input::Command(command));
@@ -344,19 +363,23 @@ impl World<'_> {
         let answers = self.model.told.entry((life, token)).or_default();
         if NAMESPACES[namespace].has_event_ids() {
             assert_eq!(id, Some(token.to_string().as_str()), "the name of what a client says");
-            assert!(answers.is_empty(), "{life:?}: {token} is told twice");
+            // What was not answered before a restart is handled again after it.
+            let again = answers.iter().any(|(process, _)| *process == self.process);
+            assert!(!again, "{life:?}: {token} is told twice");
         } else {
             assert_eq!(id, None);
         }
         let serial = self.counts.told;
-        answers.push(serial);
+        answers.push((self.process, serial));
         if let Some(id) = ack {
             let args = Args::from_values(&[json!(token), json!(serial)]);
             let socket = self.model.life(life).socket;
             let command = Command::Ack { socket: socket.key, id, args };
             if self.rng.one_in(6) {
                 let delay = Duration::from_millis(self.rng.word() % 1_500);
-                self.post(delay, Parcel::Route(shard, socket, Box::new(command)));
+                let (process, command) = (self.process, Box::new(command));
+                let routed = Routed { process, from: shard, socket, command };
+                self.post(delay, Parcel::Route(routed));
             } else {
                 self.route(shard, socket, command, Ticket::None);
             }

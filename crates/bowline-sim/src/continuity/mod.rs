@@ -21,6 +21,7 @@ mod device;
 mod handlers;
 mod model;
 mod network;
+mod restart;
 mod script;
 mod shards;
 mod shrink;
@@ -61,6 +62,8 @@ pub struct Counts {
     pub said: u64,
     /// What handlers were told.
     pub told: u64,
+    /// Times that the server was stopped and started again.
+    pub restarts: u64,
 }
 
 impl Counts {
@@ -79,6 +82,7 @@ impl Counts {
         self.acks += other.acks;
         self.said += other.said;
         self.told += other.told;
+        self.restarts += other.restarts;
     }
 }
 
@@ -87,7 +91,7 @@ impl fmt::Display for Counts {
         write!(
             f,
             "{} inputs, {} sessions, {} sockets let in anew, {} returned as who they were, {} events \
-             emitted, {} heard ({} again, in doubt), {} acks, {} said by clients, {} away, {} back, {} ended",
+             emitted, {} heard ({} again, in doubt), {} acks, {} said by clients, {} away, {} back, {} ended, {} restarts",
             self.inputs,
             self.sessions,
             self.fresh,
@@ -100,6 +104,7 @@ impl fmt::Display for Counts {
             self.away,
             self.back,
             self.ended,
+            self.restarts,
         )
     }
 }

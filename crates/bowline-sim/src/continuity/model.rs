@@ -36,12 +36,17 @@ pub(super) struct Life {
     rooms: BTreeMap<ByteString, Membership>,
     pub(super) state: State,
     /// Whether it may end at once: somebody wanted it.
-    wanted: bool,
-    /// How often it came back.
-    pub(super) returns: u64,
+    pub(super) wanted: bool,
+    /// Whether handlers know it by a name: not between two processes.
+    bound: bool,
+    /// When it came back last, and whether it went again before anything that was sent to it could
+    /// be confirmed: what it missed the first time is older by then than logs are kept.
+    returned: Option<Time>,
+    pub(super) went_again: bool,
     /// Whether somebody else of its name was let in at the same time: one of them is not kept.
     pub(super) rivalled: bool,
-    /// The client that had it last.
+    /// The session that holds it, and the client that did last.
+    pub(super) line: u64,
     pub(super) holder: usize,
 }
 
@@ -80,6 +85,8 @@ pub(super) struct Emission {
     lives: BTreeMap<LifeId, Maybe>,
     /// What the handler was told of its ack.
     pub(super) answer: Option<bool>,
+    /// Whether whoever waited for its ack has gone with its process.
+    orphaned: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -118,6 +125,9 @@ pub(super) struct Model {
     pub(super) lives: Vec<Life>,
     pub(super) by_socket: BTreeMap<SocketRef, LifeId>,
     pub(super) by_sid: BTreeMap<Sid, LifeId>,
+    /// Restored sockets of which it is not known who they are, and how many of them have ended.
+    pub(super) strangers: BTreeSet<SocketRef>,
+    pub(super) strangers_ended: usize,
     pub(super) emissions: Vec<Emission>,
     under_way: BTreeSet<u64>,
     /// What was put on a wire or into a polling body, or was to be while a client was there: it is in
@@ -126,7 +136,7 @@ pub(super) struct Model {
     /// What has arrived for certain.
     confirmed: BTreeSet<(LifeId, u64)>,
     /// Events of clients that were handled: by socket and their name, with the handler's answer.
-    pub(super) told: BTreeMap<(LifeId, u64), Vec<u64>>,
+    pub(super) told: BTreeMap<(LifeId, u64), Vec<(u64, u64)>>,
 }
 
 impl Model {
@@ -140,6 +150,60 @@ impl Model {
 
     pub(super) fn is_over(&self, id: LifeId) -> bool {
         matches!(self.life(id).state, State::Over(_))
+    }
+
+    /// Whether handlers can do something for it.
+    pub(super) fn is_bound(&self, id: LifeId) -> bool {
+        self.life(id).bound && !self.is_over(id)
+    }
+
+    /// The process ends. Those who are kept are there again, by other names, when the next one has read
+    /// what was saved. Nobody is told of acks that are still owed.
+    pub(super) fn stop(&mut self) {
+        assert!(self.under_way.is_empty(), "emissions that no shard has dealt with at the end");
+        self.by_socket.clear();
+        for (index, life) in self.lives.iter_mut().enumerate() {
+            match life.state {
+                State::In => panic!("{:?} is there after a drain", LifeId(index)),
+                State::Away(_) => life.bound = false,
+                State::Over(_) => {}
+            }
+        }
+        for emission in &mut self.emissions {
+            emission.orphaned |= emission.answer.is_none();
+        }
+    }
+
+    /// A socket has come from the process before.
+    pub(super) fn rebind(&mut self, id: LifeId, socket: SocketRef) -> bool {
+        let life = self.life_mut(id);
+        if life.bound || matches!(life.state, State::Over(_)) {
+            return false;
+        }
+        (life.bound, life.socket) = (true, socket);
+        self.by_socket.insert(socket, id);
+        true
+    }
+
+    /// Everything has been restored. Says whether those who were not may have been dropped.
+    pub(super) fn check_restored(&mut self, may_be_dropped: bool) {
+        let unbound = |life: &Life| !life.bound && !matches!(life.state, State::Over(_));
+        let strangers = self.strangers.len() + self.strangers_ended;
+        let missing: Vec<usize> =
+            (0..self.lives.len()).filter(|index| unbound(&self.lives[*index])).collect();
+        if missing.len() <= strangers {
+            return;
+        }
+        for index in missing {
+            let life = &self.lives[index];
+            let fine = may_be_dropped || life.went_again;
+            assert!(fine, "{:?} was kept and is not restored: {life:?}", LifeId(index));
+            if strangers == 0 {
+                self.lives[index].state = State::Over(self.tick);
+            } else {
+                self.strangers_ended += 1;
+            }
+        }
     }
 
     /// A socket was let in.
@@ -164,8 +228,11 @@ impl Model {
             )]),
             state: State::In,
             wanted: false,
-            returns: 0,
+            bound: true,
+            returned: None,
+            went_again: false,
             rivalled: false,
+            line: 0,
             holder: device,
         });
         assert!(self.by_socket.insert(socket, id).is_none(), "{socket:?} was let in twice");
@@ -174,18 +241,28 @@ impl Model {
         id
     }
 
-    pub(super) fn on_away(&mut self, id: LifeId, now: Time) {
+    /// `doubt` is the time after which a client that is there has confirmed what it was sent.
+    pub(super) fn on_away(&mut self, id: LifeId, now: Time, doubt: Duration) {
         let life = self.life_mut(id);
         assert!(life.part != Part::None, "{id:?} takes no part, and is said to be away");
         assert_eq!(life.state, State::In, "{id:?} is said to be away");
         life.state = State::Away(now);
+        life.went_again = life.returned.is_some_and(|returned| now - returned <= doubt);
     }
 
-    pub(super) fn on_back(&mut self, id: LifeId) {
+    pub(super) fn on_back(&mut self, id: LifeId, now: Time) {
         let life = self.life_mut(id);
         assert!(!matches!(life.state, State::Over(_)), "{id:?} is said to be back after its end");
         life.state = State::In;
-        life.returns += 1;
+        life.returned = Some(now);
+        if life.part == Part::Skip {
+            // What it has missed is on its way, and so in doubt.
+            for (number, emission) in (0..).zip(&self.emissions) {
+                if emission.lives.contains_key(&id) {
+                    self.sent.insert((id, number));
+                }
+            }
+        }
     }
 
     /// Handlers were told that a socket has gone: there must be a reason.
@@ -234,6 +311,7 @@ impl Model {
             under_way: copies,
             lives: BTreeMap::new(),
             answer: None,
+            orphaned: false,
         };
         for (index, life) in self.lives.iter().enumerate() {
             let id = LifeId(index);
@@ -322,7 +400,10 @@ impl Model {
 
     /// It has arrived, as a pong or a poll proves.
     pub(super) fn on_confirmed(&mut self, id: LifeId, number: u64) {
-        self.confirmed.insert((id, number));
+        // A session that is being closed has lost its sockets already.
+        if self.life(id).state == State::In {
+            self.confirmed.insert((id, number));
+        }
     }
 
     /// A client hears an event.
@@ -406,14 +487,18 @@ impl Model {
 
     /// Nobody is there any more, nor will be.
     pub(super) fn check_over(&self) {
+        let mut strangers = self.strangers_ended;
         for (index, life) in self.lives.iter().enumerate() {
-            let over = matches!(life.state, State::Over(_));
+            let mut over = matches!(life.state, State::Over(_));
+            if !over && !life.bound && strangers > 0 {
+                (strangers, over) = (strangers - 1, true);
+            }
             assert!(over, "{:?} never ends: {life:?}", LifeId(index));
         }
         for (number, emission) in self.emissions.iter().enumerate() {
             if let (Shape::Acked { .. }, false) = (emission.shape, emission.lives.is_empty()) {
                 let perhaps = emission.lives.values().any(|it| *it != Maybe::Yes);
-                let told = emission.answer.is_some();
+                let told = emission.answer.is_some() || emission.orphaned;
                 assert!(told || perhaps, "nobody was told what became of the ack of {number}");
             }
         }

@@ -24,7 +24,8 @@ use crate::rng::Rng;
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) device: usize,
-    /// The shard where it arrived.
+    /// The process and the shard where it arrived.
+    pub(super) process: u64,
     pub(super) shard: u8,
     /// Its Engine.IO sid.
     pub(super) sid: Sid,
@@ -50,8 +51,9 @@ pub(super) struct Line {
     /// Whether its handshake has been taken, and when.
     pub(super) opened: bool,
     pub(super) opened_at: u64,
-    /// Whether anything was done to it by the network.
+    /// Whether the network has lost anything, or kept anything back for long.
     pub(super) harmed: bool,
+    pub(super) delayed: bool,
     /// What was sent and is not known to have arrived.
     flight: Vec<(LifeId, u64)>,
     /// How much of it stands before the last ping.
@@ -82,6 +84,13 @@ pub(super) struct Exchange {
     is_get: bool,
     arrived: bool,
     answered: bool,
+}
+
+/// Whether the server takes connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Serving,
+    Draining,
 }
 
 /// What arrives at a shard.
@@ -117,7 +126,7 @@ pub(super) enum Downward {
 impl Line {
     pub(super) fn new(
         device: usize,
-        shard: u8,
+        (process, shard): (u64, u8),
         sid: Sid,
         client: Client,
         version: Version,
@@ -125,6 +134,7 @@ impl Line {
     ) -> Self {
         Self {
             device,
+            process,
             shard,
             sid,
             client: Some(client),
@@ -143,6 +153,7 @@ impl Line {
             opened: false,
             opened_at: 0,
             harmed: false,
+            delayed: false,
             flight: Vec::new(),
             pinged: None,
             owed: BTreeMap::new(),
@@ -234,7 +245,8 @@ impl World<'_> {
     fn new_exchange(&mut self, line: u64, request: Option<RequestId>, is_get: bool) -> ExchangeId {
         self.ids += 1;
         let id = ExchangeId(self.ids);
-        self.exchanges.insert(id, Exchange { line, request, is_get, arrived: false, answered: false });
+        self.exchanges
+            .insert(id, Exchange { line, request, is_get, arrived: false, answered: false });
         id
     }
 
@@ -242,12 +254,18 @@ impl World<'_> {
         let latency = self.latency();
         self.ids += 1;
         let transport = TransportId(self.ids);
+        let serves = !target.contains("&sid=");
+        let interval = self.script.setup.ping_interval.min(Duration::from_secs(3));
         let Some(line) = self.lines.get_mut(&number) else { return };
         line.websocket = Some(transport);
-        let delay = line.delay(latency);
+        let mut delay = line.delay(latency);
+        if !serves && line.rng.one_in(3) {
+            // Long enough for a ping to come first.
+            let most = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+            delay += Duration::from_millis(line.rng.word() % (2 * most));
+        }
         line.up_until = self.now + delay;
         line.down_until = Time::ZERO;
-        let serves = !target.contains("&sid=");
         let upward = match serves {
             true => Upward::OpenWebSocket(transport),
             false => Upward::Attach(transport),
@@ -301,7 +319,9 @@ impl World<'_> {
         if !line.up {
             return;
         }
-        if !self.serving {
+        let opens = matches!(upward, Upward::Open(_) | Upward::OpenWebSocket(_));
+        let refuses = self.stage == Stage::Draining && opens;
+        if refuses || line.process != self.process {
             self.refuse(number, upward);
             return;
         }
@@ -462,7 +482,11 @@ impl World<'_> {
         }
         let Some(request) = request else { return };
         let Some(line) = self.lines.get_mut(&number) else { return };
-        let at = (self.now + line.delay(latency)).max(line.stalled_until);
+        let mut at = (self.now + line.delay(latency)).max(line.stalled_until);
+        if line.websocket.is_some() && line.rng.one_in(3) {
+            // An answer that is overtaken by its successor on the WebSocket.
+            at += Duration::from_millis(line.rng.word() % 1_000);
+        }
         let response = client::Response::Answered { status, body, binary };
         let downward = Downward::Response(request, response);
         self.post(at - self.now, Parcel::Down(number, downward));
@@ -501,6 +525,7 @@ impl World<'_> {
         for message in messages {
             if serves {
                 self.on_packet_sent(number, message.as_bytes());
+                self.check_holder(number, message.as_bytes());
             }
             self.send_down(number, Downward::Message(message));
         }
@@ -509,6 +534,16 @@ impl World<'_> {
         if line.stalled_until > now {
             line.backlog += frame.len();
             self.backlogs.insert(transport);
+        }
+    }
+
+    /// Only who holds a socket is sent its events. What a poll takes may be from before.
+    fn check_holder(&self, number: u64, packet: &[u8]) {
+        let text = String::from_utf8_lossy(packet);
+        for (namespace, event) in events_in(&text) {
+            let life = self.life_on(number, namespace).map(|life| self.model.life(life));
+            let held = life.is_some_and(|life| life.line == number);
+            assert!(held, "{event} is sent on {number}, which does not hold its socket any more");
         }
     }
 
@@ -636,7 +671,9 @@ impl World<'_> {
     }
 
     pub(super) fn shard_notices(&mut self, number: u64) {
-        let Some(line) = self.lines.get(&number) else { return };
+        let Some(line) = self.lines.get(&number).filter(|it| it.process == self.process) else {
+            return;
+        };
         let shard = line.shard;
         let transports = self.transports.iter().filter(|(_, it)| it.line == number && it.open);
         for transport in transports.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -671,6 +708,7 @@ impl World<'_> {
         let until = self.now + for_;
         if let Some(line) = self.lines.get_mut(&number) {
             line.stalled_until = line.stalled_until.max(until);
+            line.delayed = true;
             self.post(for_, Parcel::Unstalled(number));
         }
     }
@@ -702,7 +740,7 @@ impl World<'_> {
     }
 
     fn latency(&self) -> Latency {
-        self.script.setup.latency
+        if self.quiet { Latency::Near } else { self.script.setup.latency }
     }
 
     /// The last words of a client whose poll failed: an engine close for its old session.
@@ -723,14 +761,13 @@ impl World<'_> {
         for transport in self.transports.values_mut() {
             transport.open = false;
         }
-        self.exchanges.clear();
-        let mut lines = BTreeMap::new();
-        std::mem::swap(&mut lines, &mut self.lines);
-        for (number, mut line) in lines {
-            let known = line.client.is_some();
-            (line.up, line.down) = (false, false);
-            self.lines.insert(number, line);
-            if known {
+        self.backlogs.clear();
+        // Those that are on their way are refused by the next process.
+        self.exchanges.retain(|_, it| !it.arrived);
+        let left: Vec<u64> = self.lines.keys().copied().collect();
+        for number in left {
+            self.silence(number);
+            if self.lines.get(&number).is_some_and(|line| line.client.is_some()) {
                 self.post(Duration::from_millis(50), Parcel::ClientNotices(number));
             }
         }
@@ -763,7 +800,8 @@ pub(super) fn events_in(text: &str) -> Vec<(&str, u64)> {
         let Some(number) = digits.and_then(|digits| digits.parse().ok()) else { continue };
         let head = &text[..at];
         let start = head.rfind(|c: char| !(c.is_ascii_alphanumeric() || "/,-".contains(c)));
-        let head = &head[start.map_or(0, |it| it + head[it..].chars().next().map_or(1, char::len_utf8))..];
+        let head =
+            &head[start.map_or(0, |it| it + head[it..].chars().next().map_or(1, char::len_utf8))..];
         let namespace = match (head.find('/'), head.rfind(',')) {
             (Some(slash), Some(comma)) if slash < comma => &head[slash..comma],
             _ => "/",

@@ -203,7 +203,9 @@ pub(super) enum Shape {
     /// Volatile, and its last argument is text (E6).
     Volatile,
     /// With an ack; to one client only.
-    Acked { timeout: Duration },
+    Acked {
+        timeout: Duration,
+    },
 }
 
 /// One thing that happens.
@@ -262,7 +264,9 @@ pub(super) enum Act {
 pub(super) enum Room {
     Named(&'static str),
     /// The one that is named by a client's Socket.IO sid.
-    Own { client: usize },
+    Own {
+        client: usize,
+    },
 }
 
 pub(super) const ROOMS: [&str; 4] = ["a", "b", "c", "é"];

@@ -278,9 +278,11 @@ impl World<'_> {
 
     /// The earliest time at which a hub wants to be woken.
     pub(super) fn hub_deadline(&self) -> Option<(Time, u8)> {
-        let deadlines = self.shards.iter().zip(0..).filter_map(|(shard, index)| {
-            shard.hub.poll_timeout().map(|(at, _)| (at, index))
-        });
+        let deadlines = self
+            .shards
+            .iter()
+            .zip(0..)
+            .filter_map(|(shard, index)| shard.hub.poll_timeout().map(|(at, _)| (at, index)));
         deadlines.min()
     }
 }

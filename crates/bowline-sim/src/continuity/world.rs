@@ -7,7 +7,7 @@ use std::{
 
 use bowline_proto::{
     Command, ExchangeId, Input, SessionKey, SocketKey, Time, TransportId,
-    hub::Continuity,
+    hub::{Continuity, Snapshot},
     wall::{AckRequest, Broadcast},
 };
 use bytestring::ByteString;
@@ -17,7 +17,7 @@ use super::{
     device::Device,
     handlers::{Asking, Decision},
     model::{LifeId, Model, SocketRef, Target},
-    network::{Downward, Exchange, Line, Transport, Upward},
+    network::{Downward, Exchange, Line, Stage, Transport, Upward},
     script::{Act, NAMESPACES, Room, Script, Shape, Source},
     shards::{Delivery, Errand, Mail, Shard, Ticket, config_of},
 };
@@ -48,7 +48,20 @@ pub(super) enum Parcel {
     TurnEnd(u8),
     /// A handler has made up its mind.
     Decide(Asking, Decision),
-    Route(u8, SocketRef, Box<Command>),
+    Route(Routed),
+    /// The drain is over: the process ends, and another begins.
+    Stop(u8, Duration),
+    /// A process has read what the one before it has saved.
+    Restore(u64),
+}
+
+/// What a handler of a process does for a socket.
+#[derive(Debug)]
+pub(super) struct Routed {
+    pub(super) process: u64,
+    pub(super) from: u8,
+    pub(super) socket: SocketRef,
+    pub(super) command: Box<Command>,
 }
 
 pub(super) struct World<'a> {
@@ -62,8 +75,12 @@ pub(super) struct World<'a> {
     pub(super) shards: Vec<Shard>,
     pub(super) mailboxes: BTreeMap<(u8, u8), Time>,
     pub(super) outside_number: u64,
-    /// Whether the server takes connections.
-    pub(super) serving: bool,
+    pub(super) stage: Stage,
+    /// Counts the starts of the server.
+    pub(super) process: u64,
+    /// What was saved and is not restored, and the last number of each log.
+    pub(super) saved: Vec<Snapshot>,
+    pub(super) heads: Vec<u64>,
     pub(super) devices: Vec<Device>,
     pub(super) lines: BTreeMap<u64, Line>,
     pub(super) transports: BTreeMap<TransportId, Transport>,
@@ -103,7 +120,10 @@ impl<'a> World<'a> {
             shards,
             mailboxes: BTreeMap::new(),
             outside_number: 0,
-            serving: true,
+            stage: Stage::Serving,
+            process: 0,
+            saved: Vec::new(),
+            heads: Vec::new(),
             devices,
             script,
             lines: BTreeMap::new(),
@@ -199,6 +219,16 @@ impl<'a> World<'a> {
         self.parcels.insert((self.now + delay, self.numbers), parcel);
     }
 
+    /// When the next thing in a mailbox is due.
+    pub(super) fn next_mail(&self) -> Option<(Time, u64)> {
+        let mut mail = self.parcels.iter().filter(|(_, it)| matches!(it, Parcel::Mail(..)));
+        mail.next().map(|(at, _)| *at)
+    }
+
+    pub(super) fn take_parcel(&mut self, at: (Time, u64)) -> Option<Parcel> {
+        self.parcels.remove(&at)
+    }
+
     fn next_at(&self) -> Option<Time> {
         let parcel = self.parcels.keys().next().map(|(at, _)| *at);
         let hub = self.hub_deadline().map(|(at, _)| at);
@@ -260,7 +290,17 @@ impl<'a> World<'a> {
             Parcel::Mail(from, to, mail) => self.open_mail(from, to, mail),
             Parcel::TurnEnd(shard) => self.turn_ends(shard),
             Parcel::Decide(asking, decision) => self.decide(&asking, decision),
-            Parcel::Route(from, socket, command) => self.route(from, socket, *command, Ticket::None),
+            Parcel::Route(Routed { process, from, socket, command }) => {
+                if process == self.process {
+                    self.route(from, socket, *command, Ticket::None);
+                }
+            }
+            Parcel::Stop(shards, loading) => self.stop(shards, loading),
+            Parcel::Restore(process) => {
+                if process == self.process {
+                    self.restore();
+                }
+            }
         }
     }
 
@@ -315,7 +355,7 @@ impl<'a> World<'a> {
                 }
             }
             Act::RefuseNext { client } => self.devices[*client].refuse_next = true,
-            Act::Restart { .. } => {}
+            Act::Restart { shards, loading } => self.drain(*shards, *loading),
         }
     }
 
@@ -328,7 +368,7 @@ impl<'a> World<'a> {
     /// The socket that a client is, or was last.
     fn life_at(&self, client: usize, seat: usize) -> Option<LifeId> {
         let life = self.devices[client].seats[seat].heard.life?;
-        (!self.model.is_over(life)).then_some(life)
+        self.model.is_bound(life).then_some(life)
     }
 
     /// A shard that there is.
@@ -424,5 +464,5 @@ impl<'a> World<'a> {
     }
 }
 
-const EPOCH: u32 = 0xb0;
+pub(super) const EPOCH: u32 = 0xb0;
 const NEVER: Time = Time::from_micros(u64::MAX);

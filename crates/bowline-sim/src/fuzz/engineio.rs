@@ -196,7 +196,9 @@ pub(super) fn request(data: &[u8]) {
     let head = RequestHead { method: &method, query: &query, origin, upgrade: settings & 1 != 0 };
 
     let parsed = Query::parse(&query);
-    assert_eq!(Query::parse(&written(&parsed)), parsed, "{query:?}");
+    // What `t` was cannot be written again from the number that was made of it.
+    let without = Query { timestamp: None, ..parsed.clone() };
+    assert_eq!(Query::parse(&written(&parsed)), without, "{query:?}");
     match verify(&head, &config) {
         Ok(Route::Open { transport, version, .. }) => {
             assert_eq!(&method, "GET");

@@ -23,7 +23,7 @@ use std::{
 use bowline_proto::{
     Command, ExchangeId, Hub, Input, Output, Sid, SocketKey, Time, TransportId,
     engineio::{Packet, PollStyle, Version},
-    hub::{Config, Keeping, NamespacePattern, NamespaceRule},
+    hub::{Config, Keeping, NamespacePattern, NamespaceRule, Stamp},
     limit::{LimitKey, Limits},
     wall::{
         AckError, AckRequest, Broadcast, DisconnectReason, Event, Handshake, Lost, Origin,
@@ -206,7 +206,8 @@ impl<'a> World<'a> {
         let rule = |pattern: &str, handler| NamespaceRule {
             pattern: NamespacePattern::new(pattern),
             handler,
-            keeping: Keeping::default(),
+            // Who comes back is played by the world of continuity.
+            keeping: Keeping { stamp: Stamp::Never, ..Keeping::default() },
         };
         let config = Config {
             ping_interval: Duration::from_millis(500 + rng.word() % 25_000),
