@@ -132,7 +132,9 @@ impl Credentials {
     pub(super) fn take(auth: &mut Option<ByteString>) -> Self {
         let mut found = Self::default();
         let Some(text) = auth else { return found };
-        if !text.contains("\"pid\"") && !text.contains("\"recovery\"") {
+        // Keys may be written with escapes.
+        let may_have = |key: &str| text.contains(key) || text.contains("\\u");
+        if !may_have("\"pid\"") && !may_have("\"recovery\"") {
             return found;
         }
         let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {

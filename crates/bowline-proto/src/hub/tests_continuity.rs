@@ -191,6 +191,7 @@ fn only_those_who_take_part_get_a_pid_and_offsets() {
         (Stamp::Auto, "owl/1.0", "{\"recovery\":true}", Version::V4, true),
         (Stamp::Auto, "owl/1.0", "{\"recovery\":false}", Version::V4, false),
         (Stamp::Auto, "owl/1.0", "{\"pid\":\"nobody's\"}", Version::V4, true),
+        (Stamp::Auto, "owl/1.0", "{\"\\u0070id\":\"nobody's\"}", Version::V4, true),
         (Stamp::Always, "owl/1.0", "", Version::V4, true),
         (Stamp::Never, "Mozilla/5.0", "{\"recovery\":true}", Version::V4, false),
     ] {
