@@ -4,7 +4,9 @@
 
 mod flags;
 
-use bowline_net::{Ack, ConnectRequest, Context, Handler, SocketRef, socketio::Args};
+use bowline_net::{
+    Ack, ConnectRequest, Context, Handler, Keeping, SocketRef, Stamp, socketio::Args,
+};
 use clap::Parser;
 
 /// Tells a client what it authenticated with, sends `message` back as `message-back`, and acks
@@ -44,6 +46,10 @@ fn renamed(name: &str, args: &Args) -> Args {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The suites expect the packets of a server without recovery, and those that use `fetch` look like
+    // browsers.
+    let bare = || Keeping { stamp: Stamp::Never, ..Keeping::default() };
     let builder = flags::Flags::parse().builder();
-    flags::serve(builder.namespace("/", Suite).namespace("/custom", Suite))
+    let builder = builder.namespace("/", Suite).keeping(bare());
+    flags::serve(builder.namespace("/custom", Suite).keeping(bare()))
 }

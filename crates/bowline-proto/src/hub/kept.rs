@@ -92,6 +92,19 @@ pub(super) struct Missed {
     pub(super) asks: Option<u64>,
 }
 
+impl Missed {
+    /// Stands for nothing that was emitted: whoever names its offset, or a later one of its log, has
+    /// seen what stands before it.
+    pub(super) fn marker(offset: Offset) -> Self {
+        let args = Args { json: ByteString::from_static("[]"), attachments: Vec::new() };
+        Self { offset, args, answers: None, asks: None }
+    }
+
+    pub(super) fn is_marker(&self) -> bool {
+        self.answers.is_none() && self.args.json == "[]"
+    }
+}
+
 /// Ended memberships that one socket may remember. Whoever leaves rooms faster than its pongs come
 /// has more to replay than anybody reads.
 const STAYS_MAX: usize = 1_024;

@@ -53,6 +53,8 @@ pub(super) struct Log {
     first: u64,
     records: VecDeque<Record>,
     bytes: usize,
+    /// When the newest of those was made that are there no more.
+    dropped: Time,
 }
 
 /// One thing that was emitted.
@@ -120,7 +122,7 @@ const ALLOCATION_BYTES: usize = 64;
 impl Log {
     /// A log that goes on after the record `head`.
     pub(super) fn new(epoch: u32, shard: u8, head: u64) -> Self {
-        Self { epoch, shard, first: head + 1, records: VecDeque::new(), bytes: 0 }
+        Self { epoch, shard, first: head + 1, records: VecDeque::new(), bytes: 0, dropped: Time::ZERO }
     }
 
     pub(super) fn epoch(&self) -> u32 {
@@ -176,8 +178,12 @@ impl Log {
         self.records.front().map(|record| record.at)
     }
 
-    /// The number of the last record that was made at `time` or before, as far as the log goes back.
+    /// The number of the last record that was made at `time` or before; zero if the log does not go
+    /// back so far.
     pub(super) fn number_at(&self, time: Time) -> u64 {
+        if time < self.dropped {
+            return 0;
+        }
         let until = self.records.partition_point(|record| record.at <= time);
         self.first + until as u64 - 1
     }
@@ -188,6 +194,7 @@ impl Log {
             && (self.bytes > bytes_max || oldest.at < until)
         {
             self.bytes -= oldest.bytes();
+            self.dropped = oldest.at;
             self.first += 1;
             self.records.pop_front();
         }

@@ -446,12 +446,12 @@ impl Hub {
         };
         if let Some(outcome) = outcome {
             self.end_kept(key, outcome);
-            self.start_afresh(claimant, outcome);
+            self.start_over(claimant, outcome);
             return;
         }
         let kept = self.sockets.get_mut(key).and_then(|socket| socket.kept.as_deref_mut());
         let Some(kept) = kept else {
-            self.start_afresh(claimant, RecoveryOutcome::Crowded);
+            self.start_over(claimant, RecoveryOutcome::Crowded);
             return;
         };
         if let Some(earlier) = kept.claimant.replace(claimant)
@@ -483,6 +483,15 @@ impl Hub {
             self.transmit_packet(session, &Packet::Disconnect { namespace });
         }
         self.end(session, DisconnectReason::ForcedServerClose, Farewell::PLAIN);
+    }
+
+    /// The socket that a client waits for has ended. One that is named asks its home again, which gives
+    /// it the name.
+    pub(super) fn start_over(&mut self, key: SocketKey, outcome: RecoveryOutcome) {
+        match self.asking(key).and_then(|asking| asking.name) {
+            Some(pid) => self.claim(key, pid, true),
+            None => self.start_afresh(key, outcome),
+        }
     }
 
     /// A client gets a new socket: the one it wanted is not to be had.
@@ -580,8 +589,10 @@ impl Hub {
         let cursor = if passed { claim.asked_at } else { self.log.head() };
         let begins = self.namespaces.find(&parcel.namespace);
         let begins = begins.and_then(|key| self.namespaces.all.get(key)).map(|it| it.begins);
+        let mut parcel = parcel;
         if parcel.stamped && !parcel.missed.is_empty() {
-            self.skip_number();
+            let marker = self.skip_number();
+            parcel.missed.push(marker);
         }
         let key = self.settle_in(parcel, cursor);
         let waits = self.sockets.contains_key(claim.claimant);

@@ -189,7 +189,7 @@ impl Hub {
             let Some(socket) = self.sockets.get(key) else { return };
             let Some(session) = self.sessions.get(socket.session) else { return };
             let session_key = socket.session;
-            if !session.takes_more() {
+            if !session.takes_more(self.config.limits.queued_bytes_per_session) {
                 // `on_backlog` or the next poll goes on.
                 return;
             }
@@ -549,9 +549,9 @@ impl Hub {
 
 impl Session {
     /// Whether more of a replay can be sent: what was sent before has gone out.
-    fn takes_more(&self) -> bool {
+    fn takes_more(&self, queued_bytes_max: usize) -> bool {
         match self.polling.as_deref() {
-            Some(polling) => polling.queued_bytes < POLLED_BYTES,
+            Some(polling) => polling.queued_bytes < POLLED_BYTES.min(queued_bytes_max / 4),
             None => self.backlog_bytes == 0,
         }
     }

@@ -525,15 +525,16 @@ impl Hub {
 
     /// Leaves a number of the log to nobody. A socket has arrived with things of another log: whoever
     /// names an offset of this one from now on has seen them, even if it was that of something
-    /// volatile, which stands in no log.
-    pub(super) fn skip_number(&mut self) {
-        self.log.push(Record {
+    /// volatile, which stands in no log. The socket takes that along.
+    pub(super) fn skip_number(&mut self) -> Missed {
+        let number = self.log.push(Record {
             at: self.now,
             target: Target::Socket { previous: 0 },
             args: Args { json: ByteString::from_static("[]"), attachments: Vec::new() },
             kind: RecordKind::Event,
             origin: BroadcastOrigin { shard: 0, number: 0 },
         });
+        Missed::marker(self.log.offset(number))
     }
 
     pub(super) fn send_ack(&mut self, key: SocketKey, id: u64, args: &Args) {
@@ -884,7 +885,7 @@ impl Hub {
             self.outputs.push_back(Output::Deliver { handler, event });
         }
         if let Some(claimant) = claimant {
-            self.start_afresh(claimant, outcome);
+            self.start_over(claimant, outcome);
         }
     }
 

@@ -110,7 +110,11 @@ impl Yard {
     }
 
     /// Comes back with what was known, and says what was sent after the CONNECT.
-    pub(super) fn come_back(&mut self, shard: usize, ticket: &Ticket) -> (TransportId, Ticket, Vec<String>) {
+    pub(super) fn come_back(
+        &mut self,
+        shard: usize,
+        ticket: &Ticket,
+    ) -> (TransportId, Ticket, Vec<String>) {
         let transport = self.0[shard].open_websocket(Version::V4);
         self.0[shard].text(transport, &format!("40{}", ticket.auth()));
         self.settle();

@@ -110,6 +110,25 @@ fn of_two_of_a_name_on_two_shards_only_the_later_one_is_kept() {
 }
 
 #[test]
+fn a_name_whose_socket_is_sent_away_while_its_client_waits_is_kept_again() {
+    on_each_of_two(|yard, shard| {
+        let (transport, _) = come(yard, shard, Version::V4);
+        yard.lose(shard, transport);
+        yard.0[shard].hold_connects = true;
+        let (second, _) = come(yard, shard, Version::V4);
+        let socket = asked(yard, shard);
+        yard.0[shard].hold_connects = false;
+        yard.0[shard].command(Command::Disconnect { socket, close: false });
+        yard.settle();
+        let sent = yard.0[shard].sent(second);
+        assert!(sent[0].starts_with("40{"), "{sent:?}");
+        yard.lose(shard, second);
+        let (_, again) = come(yard, 1 - shard, Version::V4);
+        assert_eq!(again[0], sent[0]);
+    });
+}
+
+#[test]
 fn something_volatile_of_the_new_shard_proves_what_came_from_the_old_one() {
     // Back to the shard that it came from, to a third one, and to where it is.
     for to in [0, 2, 1] {
@@ -169,6 +188,21 @@ fn an_old_client_that_was_there_for_hours_is_taken_over() {
     come(&mut yard, 0, Version::V3);
     assert_eq!(yard.recoveries(RecoveryOutcome::Recovered), 1);
     assert_eq!(yard.recoveries(RecoveryOutcome::LogFull), 0);
+}
+
+#[test]
+fn what_an_old_client_may_have_missed_and_the_log_gave_up_is_not_passed_over() {
+    let mut yard = Yard::keeping(1, named());
+    let (transport, _) = come(&mut yard, 0, Version::V3);
+    yard.broadcast(0, numbered(1));
+    let mut config = yard.0[0].hub.config.clone();
+    config.continuity.log_bytes = 1;
+    yard.0[0].input(Input::Configure(Box::new(config)));
+    yard.advance(SECOND);
+    yard.0[0].input(Input::TurnEnd);
+    yard.lose(0, transport);
+    come(&mut yard, 0, Version::V3);
+    assert_eq!(yard.recoveries(RecoveryOutcome::LogFull), 1);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(super) struct Seat {
     /// What it has said in a namespace of named events, and awaits an ack for.
     unanswered: BTreeSet<u64>,
     lie: Lie,
+    /// Whether it has told a lie that costs it something, even if it was not let in then.
+    may_lose: bool,
 }
 
 /// What a client says instead of its offset.
@@ -86,6 +88,7 @@ impl Device {
             offsets: Vec::new(),
             unanswered: BTreeSet::new(),
             lie: Lie::Honest,
+            may_lose: false,
         });
         Self {
             profile: profile.clone(),
@@ -193,6 +196,11 @@ impl World<'_> {
         if seat.recall.pid().is_none() || seat.part != Part::Stamped {
             seat.lie = Lie::Honest;
         }
+        // How long the log of another shard is, or was, nobody asks it for every return.
+        let alone = self.shards.len() == 1 && self.process == 0;
+        let beyond = seat.lie == Lie::Beyond && !alone;
+        seat.may_lose |= seat.lie == Lie::Foreign || beyond;
+        seat.heard.lied |= seat.lie != Lie::Honest;
         let recall = seat.recall_told(rng, foreign);
         let place = &NAMESPACES[seat.namespace];
         let mut own = Map::new();
@@ -403,18 +411,15 @@ impl World<'_> {
             self.counts.fresh += 1;
             seat.heard = Heard::of(life);
         }
-        let taken_over = self.model.life(life).holder != index;
-        seat.heard.lied |= seat.lie != Lie::Honest;
+        let taken_at = self.model.taken_at(life, index);
         let skips = NAMESPACES[seat.namespace].skips();
-        // How long the log of a shard was that there is no more nobody knows.
-        let beyond = seat.lie == Lie::Beyond && self.process > 0;
-        let may_lose = seat.lie == Lie::Foreign || beyond || skips && seat.heard.lied;
-        if taken_over || may_lose {
+        let may_lose = std::mem::take(&mut seat.may_lose) || skips && seat.heard.lied;
+        seat.heard.excused_before = seat.heard.excused_before.max(taken_at);
+        if may_lose {
             seat.heard.excused_before = tick;
         }
         let place = &NAMESPACES[seat.namespace];
         let again: Vec<u64> = seat.unanswered.iter().copied().collect();
-        self.model.life_mut(life).holder = index;
         self.note(|| format!("client {index} on {number} is {life:?}, before: {goes_on}"));
         for token in again {
             self.tell_client(number, said(place, token, true));

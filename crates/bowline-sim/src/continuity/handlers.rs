@@ -305,14 +305,13 @@ impl World<'_> {
             let life = life.unwrap_or_else(|| {
                 let part = NAMESPACES[namespace].part_of(&self.devices[index].profile);
                 let life = self.model.begin(born, *id, namespace, part, index);
-                self.model.life_mut(life).holder = index;
                 if part == Part::Repeat || part == Part::Skip {
                     self.note_rivals(line, namespace, life);
                 }
                 life
             });
             let tick = self.model.tick;
-            self.model.life_mut(life).line = line;
+            self.model.give(life, line, index);
             let answers = &mut self.lines.get_mut(&line).expect("a line").answers;
             answers.lives.insert(namespace, (life, tick));
             self.feed(shard, bowline_proto::Input::Command(command));

@@ -47,7 +47,9 @@ pub(super) struct Life {
     pub(super) rivalled: bool,
     /// The session that holds it, and the client that did last.
     pub(super) line: u64,
-    pub(super) holder: usize,
+    holder: usize,
+    /// Since when clients have it that took it from others, who have heard what was before.
+    taken: BTreeMap<usize, u64>,
 }
 
 /// Where a socket stands, as handlers know it.
@@ -234,6 +236,7 @@ impl Model {
             rivalled: false,
             line: 0,
             holder: device,
+            taken: BTreeMap::new(),
         });
         assert!(self.by_socket.insert(socket, id).is_none(), "{socket:?} was let in twice");
         assert!(self.by_sid.insert(sid, id).is_none(), "two sockets of the same sid");
@@ -248,6 +251,21 @@ impl Model {
         assert_eq!(life.state, State::In, "{id:?} is said to be away");
         life.state = State::Away(now);
         life.went_again = life.returned.is_some_and(|returned| now - returned <= doubt);
+    }
+
+    /// A session of a client gets it.
+    pub(super) fn give(&mut self, id: LifeId, line: u64, device: usize) {
+        let tick = self.tick;
+        let life = self.life_mut(id);
+        life.line = line;
+        if std::mem::replace(&mut life.holder, device) != device {
+            life.taken.insert(device, tick);
+        }
+    }
+
+    /// What a client may not know of a socket because others have had it: what began before this.
+    pub(super) fn taken_at(&self, id: LifeId, device: usize) -> u64 {
+        self.life(id).taken.get(&device).copied().unwrap_or(0)
     }
 
     pub(super) fn on_back(&mut self, id: LifeId, now: Time) {
@@ -419,7 +437,10 @@ impl Model {
         *times += 1;
         let again = *times > 1;
         if again {
-            self.check_repeat(heard.lied, id, number);
+            // Of several who share a name, each hears what another has confirmed.
+            if life.taken.is_empty() {
+                self.check_repeat(heard.lied, id, number);
+            }
             return;
         }
         // What was lost for good on one wire leaves no gap that could be filled later.

@@ -256,6 +256,8 @@ impl<'a> World<'a> {
         if let Some((at, shard)) = hub.filter(|_| hub_at < parcel.min(client_at)) {
             self.now = self.now.max(at);
             self.feed(shard, Input::Timeout);
+            // The turn of a shell that wakes for a deadline is over when that has been met.
+            self.turn_ends(shard);
         } else if let Some((at, number)) = client.filter(|_| client_at < parcel) {
             self.now = self.now.max(at);
             self.note(|| format!("client timeout on {number}"));

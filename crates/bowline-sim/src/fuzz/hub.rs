@@ -287,7 +287,7 @@ impl Shell {
     }
 
     /// A client shows the pid of a socket.
-    fn come_back(&mut self, source: &mut Source<'_>) -> Option<Input> {
+    fn come_back(&self, source: &mut Source<'_>) -> Option<Input> {
         let (transport, pid) = (source.pick(&self.transports)?, source.pick(&self.pids)?);
         let offset = match source.byte() {
             0 => String::new(),
