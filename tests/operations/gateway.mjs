@@ -5,7 +5,7 @@ import { request as httpRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { run } from "../harness/programs.mjs";
+import { eventually, run } from "../harness/programs.mjs";
 import { freePort, serverCommand } from "../harness/server.mjs";
 
 /**
@@ -27,6 +27,11 @@ export async function startGateway({ toml = "", files = {}, openFiles, port: wan
   const env = { BOWLINE_ADMIN_LISTEN: undefined };
   const limited = ["-c", `ulimit -n ${openFiles} && exec "$0" "$@"`, binary, ...args];
   const running = await (openFiles ? run("/bin/bash", limited, { port, env }) : run(binary, args, { port, env }));
+  // The public listener is bound first.
+  await eventually("the admin listener to answer", async () => {
+    await ask({ host: "127.0.0.1", port: admin }, "/health/live");
+    return true;
+  });
   return {
     ...running,
     port,

@@ -20,7 +20,13 @@ fn worlds_hold() {
 /// Found by long runs; what each was about stands in the tests of `proto::hub`.
 #[test]
 fn seeds_that_once_failed_hold() {
-    check([128, 198, 216, 234, 288, 310, 567, 588, 837, 1202, 1375, 2038, 5017, 7212].into_iter());
+    check(
+        [
+            128, 198, 216, 234, 288, 310, 567, 588, 837, 1202, 1375, 2038, 5017, 7212, 7300,
+            17_496, 25_059, 37_983,
+        ]
+        .into_iter(),
+    );
 }
 
 #[test]

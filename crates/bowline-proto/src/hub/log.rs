@@ -122,7 +122,14 @@ const ALLOCATION_BYTES: usize = 64;
 impl Log {
     /// A log that goes on after the record `head`.
     pub(super) fn new(epoch: u32, shard: u8, head: u64) -> Self {
-        Self { epoch, shard, first: head + 1, records: VecDeque::new(), bytes: 0, dropped: Time::ZERO }
+        Self {
+            epoch,
+            shard,
+            first: head + 1,
+            records: VecDeque::new(),
+            bytes: 0,
+            dropped: Time::ZERO,
+        }
     }
 
     pub(super) fn epoch(&self) -> u32 {
@@ -267,7 +274,9 @@ mod tests {
         log.trim(Time::ZERO + Duration::from_secs(3), usize::MAX);
         assert_eq!((log.first(), log.head(), log.len()), (4, 10, 7));
         assert!(log.get(3).is_none() && log.get(4).is_some() && log.get(11).is_none());
-        assert_eq!(log.number_at(Time::ZERO), 3, "what is gone is older than all that is left");
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        assert_eq!(log.number_at(at(2)), 3, "what is gone is older than all that is left");
+        assert_eq!(log.number_at(at(1)), 0, "what is gone may be newer than that");
         let each = log.bytes() / 7;
         log.trim(Time::ZERO, 2 * each);
         assert_eq!((log.len(), log.bytes()), (2, 2 * each));

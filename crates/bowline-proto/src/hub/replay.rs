@@ -316,6 +316,11 @@ impl Hub {
         let (args, answers, asks, offset) = match next {
             Next::Older => {
                 let missed = catch_up.older[catch_up.older_sent].clone();
+                if missed.is_marker() {
+                    catch_up.older_sent += 1;
+                    catch_up.replayed = catch_up.replayed.saturating_sub(1);
+                    return 0;
+                }
                 let Missed { offset, args, answers, asks } = missed;
                 catch_up.older_sent += 1;
                 (args, answers, asks, Some(offset))

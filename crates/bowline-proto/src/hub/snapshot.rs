@@ -346,7 +346,7 @@ impl Hub {
         };
         let namespaces = rules.into_iter().map(rule).collect();
         let mut hub = Self::new(Config { continuity, namespaces, ..Config::default() }, [0; 16]);
-        hub.take_back(snapshot);
+        hub.take_back(snapshot, None);
         hub.outputs.clear();
         hub
     }
@@ -357,11 +357,8 @@ impl Hub {
             return;
         }
         if let Some(snapshot) = snapshot {
-            let brings = !snapshot.elsewhere.is_empty();
-            self.take_back(*snapshot);
-            if brings {
-                self.skip_number();
-            }
+            let marker = (!snapshot.elsewhere.is_empty()).then(|| self.skip_number());
+            self.take_back(*snapshot, marker.as_ref());
         }
         self.loading = false;
         self.namespaces.keep_empty = false;
@@ -374,7 +371,7 @@ impl Hub {
         }
     }
 
-    fn take_back(&mut self, saved: Snapshot) {
+    fn take_back(&mut self, saved: Snapshot, marker: Option<&Missed>) {
         let head = self.config.continuity.head;
         let goes_on = (saved.epoch, saved.head) == (self.log.epoch(), head);
         // If some of what came after has left the log already, what was before must go too.
@@ -395,7 +392,7 @@ impl Hub {
                 self.keeper.bury(socket.pid, RecoveryOutcome::Restarted);
                 continue;
             }
-            match self.take_back_socket(socket, &saved.elsewhere, head, &mut left) {
+            match self.take_back_socket(socket, &saved.elsewhere, marker, head, &mut left) {
                 Some(key) => {
                     self.stats.restored += 1;
                     self.note_socket(key, Happened::Restored);
@@ -418,6 +415,7 @@ impl Hub {
         &mut self,
         mut saved: SavedSocket,
         elsewhere: &[Missed],
+        marker: Option<&Missed>,
         head: u64,
         left: &mut usize,
     ) -> Option<SocketKey> {
@@ -434,6 +432,9 @@ impl Hub {
             Some(rest) => {
                 *left = rest;
                 older = saved.older.iter().filter_map(of).collect();
+                if saved.stamped && !older.is_empty() {
+                    older.extend(marker.cloned());
+                }
             }
             None => lost = true,
         }

@@ -9,7 +9,7 @@ use super::{
     Happened, Hub, Offset, Receivers, SessionKeySource, Socket, Stamp,
     engine::PACKET_OVERHEAD_BYTES,
     extras::Asking,
-    kept::Kept,
+    kept::{Kept, Missed},
     log::{Link, Record, RecordKind, Target},
     namespace::{Held, Leg, NamespaceKey, PendingAck, Reach},
     peers::Credentials,

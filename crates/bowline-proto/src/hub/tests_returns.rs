@@ -193,6 +193,7 @@ fn an_old_client_that_was_there_for_hours_is_taken_over() {
 #[test]
 fn what_an_old_client_may_have_missed_and_the_log_gave_up_is_not_passed_over() {
     let mut yard = Yard::keeping(1, named());
+    yard.advance(100 * SECOND);
     let (transport, _) = come(&mut yard, 0, Version::V3);
     yard.broadcast(0, numbered(1));
     let mut config = yard.0[0].hub.config.clone();
