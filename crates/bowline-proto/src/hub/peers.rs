@@ -379,6 +379,9 @@ impl Hub {
         match socket {
             Ok(parcel) => {
                 self.keeper.registering.remove(&pid);
+                let is_there =
+                    |offset: &Offset| parcel.missed.iter().any(|it| it.offset == *offset);
+                let offset = claim.offset.filter(is_there);
                 let key = self.unpack(*parcel, claim);
                 if self.has_too_many_older() {
                     self.end_kept(key, RecoveryOutcome::LogFull);
@@ -388,8 +391,9 @@ impl Hub {
                 }
                 let extras = self.sockets.get_mut(claimant).and_then(|it| it.extras.as_mut());
                 if let Some(asking) = extras.and_then(|extras| extras.asking.as_deref_mut()) {
-                    // It was looked at where the socket comes from, which knows its own.
-                    asking.offset = None;
+                    // Where the socket comes from it was looked at already, unless another
+                    // client had asked there first.
+                    asking.offset = offset;
                 }
                 self.claimed_here(claimant, key);
                 self.make_room_away();

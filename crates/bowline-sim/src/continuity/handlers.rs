@@ -253,7 +253,13 @@ impl World<'_> {
         let opened = line.opened_at;
         let rival = self.lines.iter().any(|(other, rival)| {
             *other != number
-                && rival.answers.claims.get(&namespace) == Some(&Some(life))
+                && match (it.part, rival.answers.claims.get(&namespace)) {
+                    (Part::Stamped, claimed) => claimed == Some(&Some(life)),
+                    (Part::Repeat | Part::Skip | Part::None, claimed) => {
+                        let name = &self.devices[line.device].name;
+                        claimed.is_some() && self.devices[rival.device].name == *name
+                    }
+                }
                 && match rival.answers.lives.get(&namespace) {
                     Some((_, settled)) => *settled > opened,
                     None => rival.opened && self.is_known(rival.shard, rival.sid),
