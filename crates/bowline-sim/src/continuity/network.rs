@@ -523,9 +523,10 @@ impl World<'_> {
             messages.push(message);
         }
         for message in messages {
-            if serves {
-                self.on_packet_sent(number, message.as_bytes());
-                self.check_holder(number, message.as_bytes());
+            // An attachment is no packet: one that reads `2` is not a ping.
+            if serves && let Message::Text(text) = &message {
+                self.on_packet_sent(number, text.as_bytes());
+                self.check_holder(number, text.as_bytes());
             }
             self.send_down(number, Downward::Message(message));
         }
