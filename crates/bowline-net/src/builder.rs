@@ -25,6 +25,7 @@ use crate::{
     forwarded::Proxies,
     handler::{EngineHandler, Handler},
     limit::{self, Limits},
+    mount::HttpService,
     probe::{self, ProbeHandler},
     process::Process,
     server::{Bound, Server},
@@ -40,6 +41,7 @@ pub struct Builder {
     admin_listen: Vec<SocketAddr>,
     adopted: Vec<(Door, TcpListener)>,
     admin_service: Option<Arc<dyn AdminService>>,
+    http_service: Option<Arc<dyn HttpService>>,
     shards: Option<usize>,
     hub: hub::Config,
     engine: Engine,
@@ -109,6 +111,7 @@ pub(crate) struct Described {
 /// What goes from a builder to the process for good.
 pub(crate) struct Parts {
     pub(crate) admin_service: Option<Arc<dyn AdminService>>,
+    pub(crate) http_service: Option<Arc<dyn HttpService>>,
     pub(crate) components: Arc<Components>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) started: Started,
@@ -174,6 +177,7 @@ impl Builder {
             admin_listen: Vec::new(),
             adopted: Vec::new(),
             admin_service: None,
+            http_service: None,
             shards: None,
             hub: hub::Config {
                 // Before any other, so that no pattern takes it from the probe.
@@ -243,6 +247,13 @@ impl Builder {
     /// What answers operators' requests beside `/health/*`. Default none: 404.
     pub fn admin_service(mut self, service: impl AdminService) -> Self {
         self.admin_service = Some(Arc::new(service));
+        self
+    }
+
+    /// What answers clients' requests that are for neither `/health/*` nor the path of the engine.
+    /// Default none: 404, but for the [`page`](Self::page).
+    pub fn http_service(mut self, service: impl HttpService) -> Self {
+        self.http_service = Some(Arc::new(service));
         self
     }
 
@@ -529,6 +540,7 @@ impl Builder {
             public: first.ok_or(BindError::Invalid(NO_ADDRESS))?,
             state_file: self.state_file.take(),
             admin_service: self.admin_service.take(),
+            http_service: self.http_service.take(),
             components,
             certificates,
             started: Started {

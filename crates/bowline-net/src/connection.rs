@@ -16,7 +16,6 @@ use std::{
 use bowline_proto::{Time, limit::LimitKey, websocket::close_frame};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -30,6 +29,7 @@ use crate::{
     clock::Clock,
     limit,
     mailbox::{Adoption, Entry, Message},
+    mount::Outgoing,
     opening,
     process::Process,
     routes,
@@ -57,6 +57,12 @@ impl Connection {
     /// Whether it came to ask something of a server that may be about to end, and has not yet.
     fn is_yet_to_ask(&self) -> bool {
         self.door == Door::Admin && matches!(self.watch.phase.get(), Phase::Fresh | Phase::Head)
+    }
+
+    /// All of an answer has been handed to the connection, or nobody takes the rest.
+    pub(crate) fn on_answered(&self) {
+        let now = self.local.process().clock.now();
+        self.watch.on_response(now + limit::KEEP_ALIVE);
     }
 }
 
@@ -169,15 +175,13 @@ pub(crate) fn head_time(process: &Process, standing: Standing) -> Duration {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Infallible>>>>;
 
 fn answer(connection: Rc<Connection>, request: Request<Incoming>) -> Answer {
     connection.watch.on_request();
     Box::pin(async move {
         let response = routes::respond(&connection, request).await;
-        let now = connection.local.process().clock.now();
-        connection.watch.on_response(now + limit::KEEP_ALIVE);
-        Ok(response)
+        Ok(response.map(|body| Outgoing::new(body, connection)))
     })
 }
 
@@ -187,7 +191,7 @@ async fn drive<S>(
     http: &mut hyper::server::conn::http1::Connection<TokioIo<Watched>, S>,
 ) -> End
 where
-    S: hyper::service::HttpService<Incoming, ResBody = Full<Bytes>> + Unpin,
+    S: hyper::service::HttpService<Incoming, ResBody = Outgoing> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Unpin,
 {

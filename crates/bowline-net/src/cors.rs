@@ -8,11 +8,12 @@ use http::{
         ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_LENGTH, ORIGIN, VARY,
     },
 };
-use http_body_util::Full;
+
+use crate::mount::{HttpBody, HttpResponse};
 
 /// Answers a preflight, for whatever origin: one that is not listed gets no permission.
-pub(crate) fn preflight(allowed: &[String], request: &HeaderMap) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::new()));
+pub(crate) fn preflight(allowed: &[String], request: &HeaderMap) -> HttpResponse {
+    let mut answer = Response::new(HttpBody::from(Bytes::new()));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
     label(allowed, request.get(ORIGIN), headers);

@@ -64,6 +64,7 @@ mod inspect;
 mod limit;
 mod mailbox;
 mod members;
+mod mount;
 mod opening;
 mod overdue;
 mod packet_log;
@@ -109,6 +110,9 @@ pub use hold::{Delivery, HeldEnd};
 pub use inspect::{RoomInfo, RoomList, SocketFilter, SocketInfo, SocketList, Whom};
 pub use limit::Limits;
 pub use mailbox::Busy;
+pub use mount::{
+    BodySender, ClientLeft, HttpAnswer, HttpBody, HttpCall, HttpResponse, HttpService,
+};
 pub use packet_log::PacketLogError;
 pub use probe::{ProbeReport, ProbeStep, StepOutcome};
 pub use refusal::Refusal;

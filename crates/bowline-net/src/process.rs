@@ -20,6 +20,7 @@ use crate::{
     ending::Ending,
     hold::Holds,
     mailbox::{Mailbox, Message},
+    mount::HttpService,
     probe::Prober,
     refusal::Refusals,
     settings::{Plan, Settings},
@@ -34,6 +35,7 @@ pub(crate) struct Process {
     /// What shards that start, or are told of a change, work by.
     plan: Mutex<Plan>,
     pub(crate) admin_service: Option<Arc<dyn AdminService>>,
+    pub(crate) http_service: Option<Arc<dyn HttpService>>,
     pub(crate) shards: Vec<Port>,
     pub(crate) admission: Admission,
     pub(crate) counters: Counters,
@@ -73,6 +75,7 @@ impl Process {
             settings: ArcSwap::from_pointee(settings),
             plan: Mutex::new(Plan::new(hub, continuity, handlers)),
             admin_service: builder.admin_service,
+            http_service: builder.http_service,
             shards: (0..shards).map(|_| Port::default()).collect(),
             counters: Counters::default(),
             holds: Holds::default(),

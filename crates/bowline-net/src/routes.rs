@@ -29,7 +29,6 @@ use http::{
     },
     uri::Authority,
 };
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::sync::oneshot;
 
@@ -42,12 +41,13 @@ use crate::{
     health::{self, Check},
     limit,
     mailbox::{Entry, Message},
+    mount::{HttpBody, HttpResponse, HttpService},
     probe,
     process::Process,
     refusal::Refusal,
 };
 
-type Answer = Response<Full<Bytes>>;
+type Answer = HttpResponse;
 
 /// Marks the answer of a session that goes on.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +84,7 @@ async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
             return answer;
         }
         let errors = is_operator(connection, request.headers());
-        return health::answer(process, check, errors).await.map(Full::new);
+        return health::answer(process, check, errors).await.map(HttpBody::from);
     }
     match connection.standing {
         Standing::Served => {}
@@ -96,6 +96,11 @@ async fn route(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
     }
     if process.settings().engine.is_below(path) {
         return engine(connection, request).await;
+    }
+    if let Some(service) = &process.http_service
+        && service.serves(path)
+    {
+        return mounted(connection, service.as_ref(), request).await;
     }
     match (path, process.settings().page.clone()) {
         ("/", Some(page)) => of_kind("text/html; charset=utf-8", page),
@@ -122,20 +127,62 @@ async fn admin(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
         return not_found();
     };
     let (head, body) = request.into_parts();
-    let read = tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, limit::ADMIN_BODY_BYTES));
-    let body = match read.await {
-        Ok(Ok(body)) => body,
-        Ok(Err(BodyError::Broken)) => return plain(StatusCode::BAD_REQUEST, "broken body\n"),
+    let body = match read_whole(connection, body, limit::ADMIN_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    service.call(connection.peer, Request::from_parts(head, body)).await.map(HttpBody::from)
+}
+
+/// Reads a body for an application.
+///
+/// # Errors
+///
+/// The answer to one that is broken, too large, or does not arrive.
+async fn read_whole(
+    connection: &Connection,
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<Bytes, Answer> {
+    match tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, bytes_max)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(BodyError::Broken)) => Err(plain(StatusCode::BAD_REQUEST, "broken body\n")),
         Ok(Err(BodyError::TooBig)) => {
             connection.unread_body.set(true);
-            return plain(StatusCode::PAYLOAD_TOO_LARGE, "the body is over 1 MiB\n");
+            let words = format!("the body is over {bytes_max} bytes\n");
+            let mut answer = of_kind("text/plain; charset=utf-8", words.into());
+            *answer.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
+            Err(answer)
         }
         Err(_) => {
             connection.unread_body.set(true);
-            return plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n");
+            Err(plain(StatusCode::REQUEST_TIMEOUT, "the body did not arrive\n"))
+        }
+    }
+}
+
+/// Hands a client's request to the application.
+async fn mounted(
+    connection: &Rc<Connection>,
+    service: &dyn HttpService,
+    request: Request<Incoming>,
+) -> Answer {
+    let client = client_of(connection, &request);
+    let (head, body) = request.into_parts();
+    let call = match service.admit(client, &head) {
+        Ok(call) => call,
+        Err(mut answer) => {
+            if !body.is_end_stream() {
+                connection.unread_body.set(true);
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return *answer;
         }
     };
-    service.call(connection.peer, Request::from_parts(head, body)).await.map(Full::new)
+    match read_whole(connection, body, call.body_bytes_max()).await {
+        Ok(body) => call.run(Request::from_parts(head, body)).await,
+        Err(answer) => answer,
+    }
 }
 
 /// Answers a request to the engine path.
@@ -661,7 +708,7 @@ fn address_is_full() -> Answer {
 /// The answer on a connection that is good for nothing else.
 fn refused(status: StatusCode, limit: &'static str) -> Answer {
     let mut answer = retry_later(status, "");
-    *answer.body_mut() = Full::new(Bytes::from(format!("limits.{limit}\n")));
+    *answer.body_mut() = HttpBody::from(Bytes::from(format!("limits.{limit}\n")));
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
@@ -683,13 +730,13 @@ fn plain(status: StatusCode, text: &'static str) -> Answer {
 }
 
 fn of_kind(kind: &'static str, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(HttpBody::from(body));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
 pub(crate) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()));
+    let mut answer = Response::new(HttpBody::from(Bytes::new()));
     *answer.status_mut() = status;
     answer
 }
