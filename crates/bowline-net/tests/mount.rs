@@ -1,5 +1,7 @@
 //! What an embedding program serves over HTTP beside Socket.IO.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like the tests")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
@@ -26,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 struct Service {
     office: Handle,
-    left: mpsc::UnboundedSender<&'static str>,
+    left: mpsc::Sender<&'static str>,
     bodies: Arc<AtomicUsize>,
     go_on: Arc<Semaphore>,
 }
@@ -84,7 +86,7 @@ impl HttpCall for Service {
                             permit = self.go_on.acquire() => permit.unwrap().forget(),
                         }
                     }
-                    self.left.send("count").unwrap();
+                    self.left.send("count").await.unwrap();
                     Ok(())
                 });
                 Box::pin(async { Response::new(body) })
@@ -93,24 +95,24 @@ impl HttpCall for Service {
     }
 }
 
-struct TellsWhenDropped(mpsc::UnboundedSender<&'static str>);
+struct TellsWhenDropped(mpsc::Sender<&'static str>);
 
 impl Drop for TellsWhenDropped {
     fn drop(&mut self) {
-        self.0.send("never").unwrap();
+        self.0.try_send("never").unwrap();
     }
 }
 
 struct Rig {
     address: SocketAddr,
     service: Service,
-    left: mpsc::UnboundedReceiver<&'static str>,
+    left: mpsc::Receiver<&'static str>,
     _office: tokio::runtime::Runtime,
 }
 
 fn rig() -> Rig {
     let office = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-    let (told, left) = mpsc::unbounded_channel();
+    let (told, left) = mpsc::channel(4);
     let service = Service {
         office: office.handle().clone(),
         left: told,
