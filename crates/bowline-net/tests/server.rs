@@ -885,9 +885,8 @@ fn sessions_that_poll_keep_their_connection_until_it_is_their_turn_to_go() {
     assert!(served > 2, "{served}");
     let mut echoed = 0;
     for (http, url) in &mut clients {
-        loop {
-            // On a slow machine its session and then its connection have ended before it is asked.
-            let Ok(answer) = http.try_post(url, "42[\"during\"]") else { break };
+        // On a slow machine its session and then its connection have ended before it is asked.
+        while let Ok(answer) = http.try_post(url, "42[\"during\"]") {
             if answer.text() != "ok" {
                 assert_eq!(answer.text(), r#"{"code":1,"message":"Session ID unknown"}"#);
                 assert_eq!(answer.header("connection"), Some("close"));
