@@ -10,6 +10,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use crate::short::Short;
+
 /// A session id as clients see it: 20 characters of base64url, 15 bytes.
 ///
 /// The first byte is the shard that owns the session, so a request that arrives elsewhere can be
@@ -37,12 +39,19 @@ impl Sid {
     }
 }
 
+impl Sid {
+    /// Its text form.
+    pub(crate) fn text(self) -> Short<{ Self::TEXT_LEN }> {
+        Short::fill(|text| {
+            let written = URL_SAFE_NO_PAD.encode_slice(self.0, text);
+            debug_assert_eq!(written, Ok(Self::TEXT_LEN));
+        })
+    }
+}
+
 impl fmt::Display for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; Self::TEXT_LEN];
-        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text);
-        debug_assert_eq!(written, Ok(Self::TEXT_LEN));
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -65,6 +74,38 @@ impl<'de> Deserialize<'de> for Sid {
         let text = Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(D::Error::custom)
     }
+}
+
+/// Hashes [`Sid`]s: what is random already is its own hash. A map may use it as long as all ids in it are
+/// from the shell's CSPRNG, or were made with a key; those that are looked up may be anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SidHash;
+
+impl BuildHasher for SidHash {
+    type Hasher = SidHasher;
+
+    fn build_hasher(&self) -> SidHasher {
+        SidHasher(0)
+    }
+}
+
+/// The hasher of [`SidHash`].
+#[derive(Debug)]
+pub(crate) struct SidHasher(u64);
+
+impl Hasher for SidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Of an id the last eight bytes: before them stand the shard and others that are as random.
+        if let Some(last) = bytes.last_chunk() {
+            self.0 = u64::from_le_bytes(*last);
+        }
+    }
+
+    fn write_usize(&mut self, _: usize) {}
 }
 
 /// The text is not a session id of ours.

@@ -30,6 +30,7 @@ pub mod hub;
 pub mod id;
 pub mod limit;
 pub mod session;
+mod short;
 pub mod socketio;
 pub mod time;
 pub mod timer;

@@ -161,8 +161,9 @@ pub enum Output {
     /// Hand an event to the handler with this index in
     /// [`hub::Config::namespaces`](crate::hub::Config).
     Deliver { handler: HandlerId, event: Event },
-    /// Hand a copy to every other shard, as [`Command::Broadcast`] with `forwarded` set.
-    Forward(Broadcast),
+    /// Hand a copy to every other shard, as [`Command::Broadcast`] with `forwarded` set. Boxed, so that
+    /// all the others are not larger for it.
+    Forward(Box<Broadcast>),
     /// How many sockets of this shard a broadcast with a `report` reached.
     Reached { report: u64, receivers: usize },
     /// Hand this to the hub of another shard, in order, as [`Input::Heard`].

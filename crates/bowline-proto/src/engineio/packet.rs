@@ -11,6 +11,7 @@ use bytestring::ByteString;
 
 use crate::{
     Sid,
+    short::Short,
     websocket::{Message, OpCode, server_frame},
 };
 
@@ -232,8 +233,22 @@ pub fn ws_payload_base64(version: Version, packet: &Packet) -> WsPayload<'_> {
     }
 }
 
-/// Writes the whole WebSocket frame, as a server sends it, that carries `packet`.
+/// Writes the whole WebSocket frame, as a server sends it, that carries `packet`. One without data,
+/// as nearly all heartbeats are, costs no memory.
 pub fn ws_frame(version: Version, packet: &Packet) -> Bytes {
+    /// A text message of one character in one frame (RFC 6455 section 5.2), for each kind.
+    const BARE: &[[u8; 3]; 7] = &[
+        [0x81, 1, b'0'],
+        [0x81, 1, b'1'],
+        [0x81, 1, b'2'],
+        [0x81, 1, b'3'],
+        [0x81, 1, b'4'],
+        [0x81, 1, b'5'],
+        [0x81, 1, b'6'],
+    ];
+    if matches!(&packet.data, Message::Text(text) if text.is_empty()) {
+        return Bytes::from_static(&BARE[usize::from(packet.kind.value())]);
+    }
     let payload = ws_payload(version, packet);
     server_frame(payload.opcode, &[payload.head, &payload.data])
 }
@@ -252,21 +267,23 @@ pub fn open_packet(
     ping_timeout: Duration,
     max_payload: usize,
 ) -> Packet {
-    use fmt::Write as _;
-
     let mut json = String::with_capacity(128);
-    // Writing to a String cannot fail. Neither a sid nor the name of a transport needs escapes.
-    let _ = write!(json, "{{\"sid\":\"{sid}\",\"upgrades\":[");
+    // Neither a sid nor the name of a transport needs escapes.
+    json.extend(["{\"sid\":\"", sid.text().as_str(), "\",\"upgrades\":["]);
     for (index, name) in upgrades.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(json, "{comma}\"{name}\"");
+        json.extend([if index == 0 { "\"" } else { ",\"" }, name, "\""]);
     }
-    let _ = write!(
-        json,
-        "],\"pingInterval\":{},\"pingTimeout\":{},\"maxPayload\":{max_payload}}}",
-        ping_interval.as_millis(),
-        ping_timeout.as_millis(),
-    );
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    for (key, number) in [
+        ("],\"pingInterval\":", millis(ping_interval)),
+        (",\"pingTimeout\":", millis(ping_timeout)),
+        (",\"maxPayload\":", max_payload as u64),
+    ] {
+        let mut digits = Short::<20>::new();
+        digits.push_decimal(number);
+        json.extend([key, digits.as_str()]);
+    }
+    json.push('}');
     Packet::text(PacketKind::Open, json)
 }
 

@@ -321,7 +321,7 @@ pub(crate) fn form_pairs(raw: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'
 
 /// Undoes `+` and percent signs. What is not UTF-8 afterwards is replaced.
 fn form_decode(raw: &str) -> Cow<'_, str> {
-    if !raw.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+    if memchr::memchr2(b'+', b'%', raw.as_bytes()).is_none() {
         return Cow::Borrowed(raw);
     }
     let mut out = Vec::with_capacity(raw.len());

@@ -2,7 +2,7 @@
 
 use super::{
     Hub, SHARED_ACKS_FROM,
-    namespace::{Leg, NamespaceKey},
+    namespace::{Kinds, NamespaceKey},
 };
 use crate::wall::{AckError, AckRequest, Broadcast, Event};
 
@@ -28,7 +28,7 @@ impl Hub {
         let id = u64::from(SHARED_ACKS_FROM + self.shared_acks);
         let mut count = 0;
         let mut not_asked = Vec::new();
-        let mut walk = self.walk(broadcast, namespace, Leg::Any);
+        let mut walk = self.walk(broadcast, namespace, Kinds::NONE);
         while let Some(member) = self.next_member(&mut walk) {
             let Some(sid) = self.sockets.get(member.socket).and_then(|socket| socket.id) else {
                 continue;

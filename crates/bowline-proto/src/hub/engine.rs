@@ -337,8 +337,19 @@ impl Hub {
     pub(super) fn on_message(&mut self, now: Time, transport: TransportId, message: Message) {
         let Some(key) = self.by_transport.get(&transport).copied() else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
+        let serves = session.websocket == Some(transport);
+        if let Message::Text(text) = &message
+            && serves
+            && self.config.protocol == Protocol::SocketIo
+            && text.as_bytes().first() == Some(&PacketKind::Message.digit())
+        {
+            // As below, without cutting the text twice.
+            self.stats.packets_in += u64::from(!session.own);
+            self.on_socketio(now, key, message, 1);
+            return;
+        }
         let packet = Packet::from_frame(session.version, message);
-        if session.websocket == Some(transport) {
+        if serves {
             match packet {
                 Ok(packet) => self.on_packet(now, key, packet),
                 Err(_) => self.end(key, DisconnectReason::ParseError, Farewell::PLAIN),
@@ -381,6 +392,7 @@ impl Hub {
         let held = session.heartbeat == Heartbeat::Held;
         let own = session.own;
         self.count_leg(key, 1);
+        self.renew_receivers(key);
         self.stats.upgraded += u64::from(!own);
         self.note(key, Happened::Upgraded);
         self.forget_exchanges(&polling);
@@ -504,7 +516,7 @@ impl Hub {
         self.stats.packets_in += u64::from(!session.own);
         match (packet.kind, session.version) {
             (PacketKind::Message, _) => match self.config.protocol {
-                Protocol::SocketIo => self.on_socketio(now, key, packet.data),
+                Protocol::SocketIo => self.on_socketio(now, key, packet.data, 0),
                 Protocol::EngineIo(_) if session.own => {}
                 Protocol::EngineIo(handler) => {
                     let event = Event::Message { session: key, message: packet.data };

@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use super::Hub;
-use crate::{SocketKey, socketio::Args, wall::Event};
+use crate::{
+    Output, SocketKey,
+    socketio::Args,
+    wall::{Event, HandlerId},
+};
 
 /// Where clients put an id into the arguments of their events: a JSON pointer (RFC 6901) whose first
 /// part is the index of an argument, the name of the event not counted.
@@ -180,12 +184,19 @@ impl KnownEvents {
 
 impl Hub {
     /// Hands an event to its handler, unless it is one of those that it has had.
-    pub(super) fn on_event(&mut self, key: SocketKey, args: Args, ack: Option<u64>) {
-        let kept = self.sockets.get_mut(key).and_then(|socket| socket.kept.as_deref_mut());
-        let ack = match kept {
-            Some(kept) => ack.map(|ack| kept.ask(ack)),
-            None => ack,
-        };
+    pub(super) fn on_event(
+        &mut self,
+        key: SocketKey,
+        handler: HandlerId,
+        args: Args,
+        mut ack: Option<u64>,
+    ) {
+        if let Some(asked) = &mut ack
+            && let Some(socket) = self.sockets.get_mut(key)
+            && let Some(kept) = socket.kept.as_deref_mut()
+        {
+            *asked = kept.ask(*asked);
+        }
         let mut id = None;
         if self.named_events
             && let Some(found) = self.id_of_event(key, &args)
@@ -200,13 +211,14 @@ impl Hub {
                 sight @ (Sight::Again | Sight::Answered(_)) => {
                     self.stats.events_repeated += 1;
                     if let (Sight::Answered(args), Some(ack)) = (sight, ack) {
-                        self.send_ack(key, ack, &args);
+                        self.send_ack(key, ack, args);
                     }
                     return;
                 }
             }
         }
-        self.deliver(key, Event::Event { socket: key, args, ack, id });
+        let event = Event::Event { socket: key, args, ack, id };
+        self.outputs.push_back(Output::Deliver { handler, event });
     }
 
     fn id_of_event(&self, key: SocketKey, args: &Args) -> Option<Box<str>> {
@@ -216,12 +228,16 @@ impl Hub {
     }
 
     /// Answers an event, and what has repeated it.
-    pub(super) fn ack(&mut self, key: SocketKey, id: u64, args: &Args) {
-        self.send_ack(key, id, args);
+    pub(super) fn ack(&mut self, key: SocketKey, id: u64, args: Args) {
+        let extras = self.sockets.get(key).and_then(|socket| socket.extras.as_deref());
+        if extras.is_none_or(|extras| extras.known_events.is_none()) {
+            return self.send_ack(key, id, args);
+        }
+        self.send_ack(key, id, args.clone());
         let extras = self.sockets.get_mut(key).and_then(|socket| socket.extras.as_deref_mut());
         if let Some(known) = extras.and_then(|extras| extras.known_events.as_deref_mut()) {
-            for other in known.note(id, args) {
-                self.send_ack(key, other, args);
+            for other in known.note(id, &args) {
+                self.send_ack(key, other, args.clone());
             }
         }
     }

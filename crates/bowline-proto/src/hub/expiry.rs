@@ -99,7 +99,7 @@ impl Hub {
         }
         let error = json!({ "code": code.name(), "message": code.help() });
         let args = Args::from_values(&[json!("error"), error]);
-        self.emit(key, &args, None, false);
+        self.emit(key, args, None, false);
         self.disconnect(now, key, false);
     }
 }

@@ -140,11 +140,7 @@ impl Hub {
         let own = own.and_then(|key| {
             let socket = self.sockets.get(key)?;
             let name = &self.namespaces.all.get(socket.namespace)?.name;
-            (*name == namespace.name).then_some(Receiver {
-                socket: key,
-                session: socket.session,
-                reach: self.namespaces.reach(socket),
-            })
+            (*name == namespace.name).then(|| self.namespaces.receiver(key, socket))
         });
         all.iter().copied().chain(members.iter().map(|member| member.receiver)).chain(own)
     }

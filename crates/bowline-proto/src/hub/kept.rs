@@ -18,6 +18,7 @@ use super::{
 use crate::{
     SessionKey, Sid, SocketKey, Time,
     hub::{OnDoubt, extras::Asking, peers::Home},
+    id::SidHash,
     session::NEVER,
     socketio::{self, Args},
     wall::{DisconnectReason, Event, RecoveryOutcome},
@@ -172,9 +173,10 @@ impl Kept {
             }
         }
         let cursor = self.cursor;
-        while self.past.pop_front_if(|stay| stay.until <= cursor).is_some() {}
-        if self.past.is_empty() {
-            self.past.shrink_to_fit();
+        while self.past.pop_front_if(|stay| stay.until <= cursor).is_some() {
+            if self.past.is_empty() {
+                self.past.shrink_to_fit();
+            }
         }
     }
 
@@ -207,7 +209,7 @@ impl Kept {
 /// Who is kept in a hub, and who of them is away.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    pub(super) by_pid: HashMap<Sid, SocketKey, KeyedHash>,
+    pub(super) by_pid: HashMap<Sid, SocketKey, SidHash>,
     /// Who went away when, the earliest first. An entry is stale if the socket is not away since
     /// then.
     order: VecDeque<(Time, SocketKey)>,
@@ -215,7 +217,7 @@ pub(super) struct Keeper {
     /// When acks count as missing that sockets owe which are away.
     acks: BTreeSet<(Time, SocketKey)>,
     /// Sockets whose pids begin with this shard's index and that are elsewhere.
-    pub(super) homes: HashMap<Sid, Home, KeyedHash>,
+    pub(super) homes: HashMap<Sid, Home, SidHash>,
     /// Sockets that were born here and are elsewhere.
     pub(super) moved: HashMap<SocketKey, Sid, KeyedHash>,
     /// Sockets that were born elsewhere and are here.
@@ -224,10 +226,10 @@ pub(super) struct Keeper {
     /// its way to handlers.
     pub(super) parted: HashMap<SocketKey, (u8, SocketKey), KeyedHash>,
     /// Clients that will be kept under a name once they are let in.
-    pub(super) registering: HashMap<Sid, SocketKey, KeyedHash>,
+    pub(super) registering: HashMap<Sid, SocketKey, SidHash>,
     /// Why those ended that have ended of late.
     graves: VecDeque<Sid>,
-    ended: HashMap<Sid, RecoveryOutcome, KeyedHash>,
+    ended: HashMap<Sid, RecoveryOutcome, SidHash>,
 }
 
 /// How many ended sockets are remembered, to say why they cannot be recovered.
@@ -236,17 +238,17 @@ const GRAVES: usize = 4_096;
 impl Keeper {
     pub(super) fn new(hash: &KeyedHash) -> Self {
         Self {
-            by_pid: HashMap::with_hasher(hash.clone()),
+            by_pid: HashMap::default(),
             order: VecDeque::new(),
             away: 0,
             acks: BTreeSet::new(),
-            homes: HashMap::with_hasher(hash.clone()),
+            homes: HashMap::default(),
             moved: HashMap::with_hasher(hash.clone()),
             adopted: HashMap::with_hasher(hash.clone()),
             parted: HashMap::with_hasher(hash.clone()),
-            registering: HashMap::with_hasher(hash.clone()),
+            registering: HashMap::default(),
             graves: VecDeque::new(),
-            ended: HashMap::with_hasher(hash.clone()),
+            ended: HashMap::default(),
         }
     }
 
@@ -390,7 +392,7 @@ impl Hub {
             }
         }
         if let Some(socket) = self.sockets.get(key) {
-            self.namespaces.set_reach(socket, Reach::Absent);
+            self.namespaces.set_reach(socket, Reach::Absent, None);
         }
         if let Some(deadline) = deadline {
             self.keeper.await_ack(deadline, key);
@@ -501,13 +503,14 @@ impl Hub {
         if !self.config.keep_headers && !self.config.names_by_cookie() {
             session.handshake = None;
         }
-        let auth = match (session.version, pid) {
-            (crate::engineio::Version::V4, None) => Some(format!("{{\"sid\":\"{id}\"}}").into()),
-            (crate::engineio::Version::V4, Some(pid)) => {
-                Some(format!("{{\"sid\":\"{id}\",\"pid\":\"{pid}\"}}").into())
-            }
-            (crate::engineio::Version::V3, _) => None,
-        };
+        let auth = (session.version == crate::engineio::Version::V4).then(|| {
+            let pid = pid.map(Sid::text);
+            let (key, pid) = match &pid {
+                Some(pid) => ("\",\"pid\":\"", pid.as_str()),
+                None => ("", ""),
+            };
+            ["{\"sid\":\"", id.text().as_str(), key, pid, "\"}"].concat().into()
+        });
         self.transmit_packet(session_key, &socketio::Packet::Connect { namespace: name, auth });
     }
 

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, str::FromStr};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use crate::{Time, socketio::Args, wall::BroadcastOrigin};
+use crate::{Time, short::Short, socketio::Args, wall::BroadcastOrigin};
 
 /// Where a client stands in the log of a shard: `epoch.shard.number`, the last argument of each event
 /// of a stamped socket. Its text is opaque to clients.
@@ -24,6 +24,34 @@ impl fmt::Display for Offset {
         write!(f, "{:x}.{}.{}", self.epoch, self.shard, self.number)
     }
 }
+
+impl Offset {
+    /// What stands behind the arguments of an event in place of their closing bracket.
+    pub(super) fn stamp(self) -> StampText {
+        self.stamp_of(&Self::before_number(self.epoch, self.shard))
+    }
+
+    /// The same, if what stands before the number is at hand.
+    fn stamp_of(self, before_number: &StampText) -> StampText {
+        let mut text = *before_number;
+        text.push_decimal(self.number);
+        text.push("\"]");
+        text
+    }
+
+    fn before_number(epoch: u32, shard: u8) -> StampText {
+        let mut text = Short::new();
+        text.push(",\"");
+        text.push_hex(epoch.into());
+        text.push(".");
+        text.push_decimal(shard.into());
+        text.push(".");
+        text
+    }
+}
+
+/// The end of a stamped event; empty for one without a stamp. An offset has 33 bytes at most.
+pub(super) type StampText = Short<40>;
 
 /// The text is no offset of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +77,8 @@ impl FromStr for Offset {
 pub(super) struct Log {
     epoch: u32,
     shard: u8,
+    /// What all its stamps begin with.
+    before_number: StampText,
     /// The number of the oldest record that is left; that of the next one if none is.
     first: u64,
     records: VecDeque<Record>,
@@ -125,6 +155,7 @@ impl Log {
         Self {
             epoch,
             shard,
+            before_number: Offset::before_number(epoch, shard),
             first: head + 1,
             records: VecDeque::new(),
             bytes: 0,
@@ -143,6 +174,11 @@ impl Log {
 
     pub(super) fn offset(&self, number: u64) -> Offset {
         Offset { epoch: self.epoch, shard: self.shard, number }
+    }
+
+    /// The stamp of an event of this number.
+    pub(super) fn stamp(&self, number: u64) -> StampText {
+        self.offset(number).stamp_of(&self.before_number)
     }
 
     /// Whether an offset is one that this log has given away.
@@ -255,6 +291,9 @@ mod tests {
     fn an_offset_is_read_as_it_is_written_and_rubbish_is_none() {
         let offset = Offset { epoch: 0xdead_beef, shard: 7, number: 12_345 };
         assert_eq!(offset.to_string(), "deadbeef.7.12345");
+        assert_eq!(offset.stamp().as_str(), ",\"deadbeef.7.12345\"]");
+        let longest = Offset { epoch: u32::MAX, shard: u8::MAX, number: u64::MAX };
+        assert_eq!(longest.stamp().as_str(), format!(",\"{longest}\"]"));
         assert_eq!("deadbeef.7.12345".parse(), Ok(offset));
         for rubbish in
             ["", ".", "..", "a.1", "a.1.", "a.256.1", "x.1.1", "+a.1.1", "a.1.+1", "a.1.1.1"]

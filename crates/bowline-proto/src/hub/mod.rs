@@ -67,7 +67,7 @@ pub use story::{Happened, StoryEntry};
 use crate::{
     Command, ExchangeId, Input, Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
     engineio::{TransportName, Version},
-    id::NumberHash,
+    id::{NumberHash, SidHash},
     session::{Session, Terms},
     timer::TimerQueue,
     wall::{DisconnectReason, PostBody, SocketData},
@@ -95,8 +95,8 @@ pub struct Hub {
     sessions: SlotMap<SessionKey, Session>,
     sockets: SlotMap<SocketKey, Socket>,
     namespaces: Namespaces,
-    by_sid: HashMap<Sid, SessionKey, KeyedHash>,
-    by_socket_sid: HashMap<Sid, SocketKey, KeyedHash>,
+    by_sid: HashMap<Sid, SessionKey, SidHash>,
+    by_socket_sid: HashMap<Sid, SocketKey, SidHash>,
     by_transport: HashMap<TransportId, SessionKey, NumberHash>,
     by_exchange: HashMap<ExchangeId, SessionKey, NumberHash>,
     timers: TimerQueue,
@@ -211,9 +211,9 @@ impl Hub {
             outputs: VecDeque::new(),
             sessions: SlotMap::default(),
             sockets: SlotMap::default(),
-            namespaces: Namespaces::new(hash.clone(), keep_empty),
-            by_sid: HashMap::with_hasher(hash.clone()),
-            by_socket_sid: HashMap::with_hasher(hash),
+            namespaces: Namespaces::new(hash, keep_empty),
+            by_sid: HashMap::default(),
+            by_socket_sid: HashMap::default(),
             by_transport: HashMap::default(),
             by_exchange: HashMap::default(),
             timers: TimerQueue::default(),
@@ -230,7 +230,9 @@ impl Hub {
     pub fn handle_input(&mut self, now: Time, input: Input) {
         debug_assert!(self.outputs.is_empty(), "outputs must be drained before the next input");
         self.now = now;
-        self.keeper.parted.clear();
+        if !self.keeper.parted.is_empty() {
+            self.keeper.parted.clear();
+        }
         if self.timers.is_crowded() {
             let sessions = &self.sessions;
             self.timers.retain(|at, timer, key| {
@@ -359,9 +361,9 @@ impl Hub {
             Command::Claim { socket, name } => self.claim_name(socket, &name),
             Command::Refuse { socket, message, data } => self.refuse(socket, &message, data),
             Command::Emit { socket, args, ack, volatile } => {
-                self.emit(socket, &args, ack, volatile);
+                self.emit(socket, args, ack, volatile);
             }
-            Command::Ack { socket, id, args } => self.ack(socket, id, &args),
+            Command::Ack { socket, id, args } => self.ack(socket, id, args),
             Command::Broadcast(broadcast) => self.broadcast(broadcast),
             Command::Join { socket, room } => self.join(socket, &room),
             Command::Leave { socket, room } => self.leave(socket, &room),

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytestring::ByteString;
 use siphasher::sip::SipHasher13;
-use slotmap::{Key as _, SlotMap};
+use slotmap::SlotMap;
 
 use super::{Hub, Socket};
 use crate::{
     SessionKey, Sid, SocketKey, Time, TransportId,
-    session::{Phase, Session},
+    session::Session,
     socketio::Args,
     wall::{Broadcast, HandlerId},
 };
@@ -73,6 +73,9 @@ impl Trail {
 
     /// Notes the newest record of a room and returns the one before.
     pub(super) fn follow(&mut self, room: &ByteString, number: u64, first: u64) -> u64 {
+        if let Some(newest) = self.rooms.get_mut(room) {
+            return std::mem::replace(newest, number);
+        }
         if self.rooms.len() >= self.crowded_from.max(CROWDED_FROM) {
             let forgotten = &mut self.forgotten;
             self.rooms.retain(|_, newest| {
@@ -91,14 +94,43 @@ impl Trail {
 /// Rooms from which on it is worth looking for those whose records have left the log.
 const CROWDED_FROM: usize = 64;
 
-/// A socket and its session side by side: a broadcast reads the session alone and saves the way
-/// through the socket, a cache miss for each receiver.
-#[derive(Debug, Clone, Copy)]
+/// A socket, and what a broadcast has to know of its session: it reads one list from the front to
+/// the end, and saves two cache misses for each receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Receiver {
     pub(crate) socket: SocketKey,
-    /// The null key while it receives nothing.
-    pub(crate) session: SessionKey,
+    /// Its WebSocket, if it is of any kind.
+    transport: TransportId,
+    pub(crate) kind: Kinds,
     pub(crate) reach: Reach,
+}
+
+/// Kinds of receivers that share an encoding, a bit for each: by their reach, and by what their
+/// WebSockets speak. Who gets nothing for now, or all packet by packet, is of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kinds(u8);
+
+impl Kinds {
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Those of a reach; `None` where the encoding does not depend on it.
+    pub(crate) fn of(reach: Reach, eio3: Option<bool>, deflate: Option<bool>) -> Self {
+        let pick = |wanted: Option<bool>, those: u8| match wanted {
+            None => u8::MAX,
+            Some(true) => those,
+            Some(false) => !those,
+        };
+        let of_reach = match reach {
+            Reach::Pending | Reach::Absent => 0,
+            Reach::Plain => 0b0000_1111,
+            Reach::Stamped => 0b1111_0000,
+        };
+        Self(of_reach & pick(eio3, 0b1100_1100) & pick(deflate, 0b1010_1010))
+    }
+
+    fn overlap(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 /// What a socket gets of what is sent to its rooms.
@@ -115,6 +147,21 @@ pub(crate) enum Reach {
 }
 
 impl Receiver {
+    /// One that gets nothing, or nothing yet.
+    fn unreached(socket: SocketKey, reach: Reach) -> Self {
+        Self { socket, transport: TransportId(0), kind: Kinds::NONE, reach }
+    }
+
+    fn new(socket: SocketKey, reach: Reach, session: &Session) -> Self {
+        match session.websocket {
+            Some(transport) if !session.takes_packets() => {
+                let kind = Kinds::of(reach, Some(session.is_eio3()), Some(session.deflate));
+                Self { socket, transport, kind, reach }
+            }
+            Some(_) | None => Self::unreached(socket, reach),
+        }
+    }
+
     /// Whether it was accepted.
     pub(super) fn is_in(self) -> bool {
         self.reach != Reach::Pending
@@ -225,15 +272,30 @@ impl Namespaces {
 
     /// Checks that rooms and sockets agree on who is where; returns how many memberships there are.
     #[cfg(test)]
-    pub(super) fn check_rooms(&self, sockets: &SlotMap<SocketKey, Socket>) -> usize {
+    pub(super) fn check_rooms(
+        &self,
+        sockets: &SlotMap<SocketKey, Socket>,
+        sessions: &SlotMap<SessionKey, Session>,
+    ) -> usize {
         let mut count = 0;
+        for member in self.all.values().flat_map(|namespace| &namespace.members) {
+            let socket = &sockets[member.socket];
+            let expected = match sessions.get(socket.session) {
+                Some(session) if !matches!(member.reach, Reach::Pending | Reach::Absent) => {
+                    Receiver::new(member.socket, member.reach, session)
+                }
+                Some(_) | None => Receiver::unreached(member.socket, member.reach),
+            };
+            assert_eq!(*member, expected);
+            assert_eq!(self.receiver(member.socket, socket), expected);
+        }
         for (key, room) in &self.rooms {
             assert!(!room.members.is_empty(), "an empty room is forgotten");
             for (place, member) in room.members.iter().enumerate() {
                 let socket = &sockets[member.receiver.socket];
                 let membership = socket.rooms[member.place as usize];
                 assert_eq!((membership.room, membership.place as usize), (key, place));
-                assert_eq!(member.receiver.is_in(), socket.id.is_some());
+                assert_eq!(member.receiver, self.receiver(member.receiver.socket, socket));
                 assert_eq!(self.all[socket.namespace].rooms.get(&room.name), Some(&key));
                 count += 1;
             }
@@ -246,40 +308,53 @@ impl Namespaces {
     pub(crate) fn admit(&mut self, key: SocketKey, socket: &mut Socket) {
         if let Some(namespace) = self.all.get_mut(socket.namespace) {
             socket.place = u32::try_from(namespace.members.len()).unwrap_or(u32::MAX);
-            let reach = Reach::Absent;
-            namespace.members.push(Receiver { socket: key, session: SessionKey::null(), reach });
+            namespace.members.push(Receiver::unreached(key, Reach::Absent));
             namespace.absent += 1;
             namespace.kept += usize::from(socket.kept.is_some());
         }
     }
 
-    /// Says what a socket gets from now on, of its namespace and of each of its rooms.
-    pub(super) fn set_reach(&mut self, socket: &Socket, reach: Reach) {
+    /// Says what a socket that was admitted gets from now on, of its namespace and of each of its
+    /// rooms. Said again when another transport serves its session.
+    pub(super) fn set_reach(&mut self, socket: &Socket, reach: Reach, session: Option<&Session>) {
         let Some(namespace) = self.all.get_mut(socket.namespace) else { return };
         let Some(member) = namespace.members.get_mut(socket.place as usize) else { return };
-        let session = match reach {
-            Reach::Pending | Reach::Absent => SessionKey::null(),
-            Reach::Plain | Reach::Stamped => socket.session,
+        let receiver = match (session, reach) {
+            (None, _) | (_, Reach::Pending | Reach::Absent) => {
+                Receiver::unreached(member.socket, reach)
+            }
+            (Some(session), Reach::Plain | Reach::Stamped) => {
+                Receiver::new(member.socket, reach, session)
+            }
         };
-        let before = std::mem::replace(member, Receiver { session, reach, ..*member }).reach;
+        let before = std::mem::replace(member, receiver).reach;
         namespace.count(before, -1);
         namespace.count(reach, 1);
         for membership in &socket.rooms {
             if let Some(room) = self.rooms.get_mut(membership.room) {
-                let receiver = &mut room.members[membership.place as usize].receiver;
-                (receiver.session, receiver.reach) = (session, reach);
+                room.members[membership.place as usize].receiver = receiver;
             }
         }
     }
 
     /// What a socket gets.
     pub(super) fn reach(&self, socket: &Socket) -> Reach {
-        if socket.id.is_none() {
-            return Reach::Pending;
+        match self.member(socket) {
+            Some(member) => member.reach,
+            None => Reach::Pending,
         }
-        let namespace = self.all.get(socket.namespace);
-        let member = namespace.and_then(|found| found.members.get(socket.place as usize));
-        member.map_or(Reach::Absent, |member| member.reach)
+    }
+
+    /// A socket as a receiver.
+    pub(super) fn receiver(&self, key: SocketKey, socket: &Socket) -> Receiver {
+        let member = self.member(socket).copied();
+        member.unwrap_or(Receiver::unreached(key, Reach::Pending))
+    }
+
+    /// A socket among the members of its namespace, if it was accepted.
+    fn member(&self, socket: &Socket) -> Option<&Receiver> {
+        socket.id?;
+        self.all.get(socket.namespace)?.members.get(socket.place as usize)
     }
 }
 
@@ -328,7 +403,7 @@ impl Hub {
             return false;
         }
         let (own, theirs) = (socket.rooms.len(), room.members.len());
-        let pending = Receiver { socket: key, session: SessionKey::null(), reach: Reach::Pending };
+        let pending = Receiver::unreached(key, Reach::Pending);
         // As it is among all members, so it is here.
         let receiver = match socket.id {
             Some(_) => namespace.members.get(socket.place as usize).copied().unwrap_or(pending),
@@ -403,88 +478,101 @@ impl Hub {
             .map(|room| room.name.as_ref())
     }
 
-    /// Starts a walk over the sockets a broadcast names, on sessions that `leg` admits.
-    pub(super) fn walk(&self, broadcast: &Broadcast, namespace: NamespaceKey, leg: Leg) -> Walk {
-        let everyone = broadcast.rooms.is_empty();
-        let (mut lists, mut singles) = (Vec::new(), Vec::new());
-        for name in &broadcast.rooms {
-            self.resolve_room(namespace, name, &mut lists, &mut singles);
-        }
-        let (mut except_lists, mut except_singles) = (Vec::new(), Vec::new());
-        for name in &broadcast.except {
-            self.resolve_room(namespace, name, &mut except_lists, &mut except_singles);
-        }
-        let overlap = lists.len() + singles.len() > 1;
-        Walk {
-            namespace,
-            everyone,
-            marked: overlap || !except_lists.is_empty() || !except_singles.is_empty(),
-            lists,
-            singles,
-            except_lists,
-            except_singles,
-            leg,
-            volatile: broadcast.volatile,
-            mark: None,
-            list: 0,
-            place: 0,
-        }
+    /// Starts a walk over the sockets a broadcast names. `kinds` are those that
+    /// [`next_receiver`](Self::next_receiver) names.
+    pub(super) fn walk(
+        &self,
+        broadcast: &Broadcast,
+        namespace: NamespaceKey,
+        kinds: Kinds,
+    ) -> Walk {
+        let over = match (broadcast.rooms.as_slice(), broadcast.except.as_slice()) {
+            ([], []) => Over::Everyone,
+            ([name], []) => match self.resolve_room(namespace, name) {
+                (Some(room), None) => Over::Room(room),
+                (None, single) => Over::One(single),
+                (Some(room), Some(single)) => {
+                    let rooms = Resolved { lists: vec![room], singles: vec![single] };
+                    Over::several(false, rooms, Resolved::default())
+                }
+            },
+            (rooms, except) => {
+                let everyone = rooms.is_empty();
+                let rooms = self.resolve_rooms(namespace, rooms);
+                let except = self.resolve_rooms(namespace, except);
+                match everyone && except.lists.is_empty() && except.singles.is_empty() {
+                    true => Over::Everyone,
+                    false => Over::several(everyone, rooms, except),
+                }
+            }
+        };
+        Walk { namespace, over, kinds, volatile: broadcast.volatile, place: 0 }
     }
 
+    fn resolve_rooms(&self, namespace: NamespaceKey, names: &[ByteString]) -> Resolved {
+        let mut resolved = Resolved::default();
+        for name in names {
+            let (room, single) = self.resolve_room(namespace, name);
+            resolved.lists.extend(room);
+            resolved.singles.extend(single);
+        }
+        resolved
+    }
+
+    /// The room of a name, and the socket whose own room that is.
     fn resolve_room(
         &self,
         namespace: NamespaceKey,
         name: &ByteString,
-        lists: &mut Vec<RoomKey>,
-        singles: &mut Vec<Receiver>,
-    ) {
-        if let Some(room) = self.namespaces.all.get(namespace).and_then(|n| n.rooms.get(name)) {
-            lists.push(*room);
-        }
-        if name.len() == Sid::TEXT_LEN
-            && let Ok(sid) = name.parse::<Sid>()
-            && let Some(key) = self.by_socket_sid.get(&sid)
-            && let Some(socket) = self.sockets.get(*key)
-            && socket.namespace == namespace
-        {
-            let reach = self.namespaces.reach(socket);
-            singles.push(Receiver { socket: *key, session: socket.session, reach });
-        }
+    ) -> (Option<RoomKey>, Option<Receiver>) {
+        let rooms = self.namespaces.all.get(namespace).map(|found| &found.rooms);
+        let room = rooms.and_then(|rooms| rooms.get(name)).copied();
+        let single = (name.len() == Sid::TEXT_LEN)
+            .then(|| {
+                let key = self.by_socket_sid.get(&name.parse().ok()?)?;
+                let socket = self.sockets.get(*key)?;
+                (socket.namespace == namespace).then(|| self.namespaces.receiver(*key, socket))
+            })
+            .flatten();
+        (room, single)
     }
 
     /// The next socket of a walk, whatever serves it.
     pub(super) fn next_member(&mut self, walk: &mut Walk) -> Option<Receiver> {
-        if walk.marked && walk.mark.is_none() {
-            walk.mark = Some(self.next_mark());
-            let mut place = 0;
-            for list in &walk.except_lists {
-                while let Some(room) = self.namespaces.rooms.get(*list)
-                    && let Some(member) = room.members.get(place)
-                {
-                    place += 1;
-                    if let Some(socket) = self.sockets.get_mut(member.receiver.socket) {
-                        socket.mark = self.mark;
-                    }
+        let Over::Several(several) = &mut walk.over else {
+            return loop {
+                let receiver = self.step_list(walk)?;
+                if receiver.is_in() {
+                    break Some(receiver);
                 }
-                place = 0;
+            };
+        };
+        let mark = match several.mark {
+            Some(mark) => mark,
+            None => {
+                let mark = self.next_mark();
+                self.mark_all(&several.except, mark);
+                *several.mark.insert(mark)
             }
-            for single in &walk.except_singles {
-                if let Some(socket) = self.sockets.get_mut(single.socket) {
-                    socket.mark = self.mark;
-                }
-            }
-        }
+        };
         loop {
-            let receiver = self.step_walk(walk)?;
-            if !receiver.is_in() {
-                continue;
-            }
-            let Some(mark) = walk.mark else { return Some(receiver) };
+            let receiver = self.step_several(walk.namespace, several, &mut walk.place)?;
             if let Some(socket) = self.sockets.get_mut(receiver.socket)
+                && receiver.is_in()
                 && socket.mark != mark
             {
                 socket.mark = mark;
                 return Some(receiver);
+            }
+        }
+    }
+
+    fn mark_all(&mut self, resolved: &Resolved, mark: u32) {
+        let rooms = resolved.lists.iter().filter_map(|list| self.namespaces.rooms.get(*list));
+        let members = rooms.flat_map(|room| room.members.iter().map(|member| member.receiver));
+        for receiver in members.chain(resolved.singles.iter().copied()) {
+            if let Some(socket) = self.sockets.get_mut(receiver.socket) {
+                socket.mark = mark;
             }
         }
     }
@@ -500,42 +588,114 @@ impl Hub {
         self.mark
     }
 
-    fn step_walk(&self, walk: &mut Walk) -> Option<Receiver> {
-        if walk.everyone {
-            let receiver = self.namespaces.all.get(walk.namespace)?.members.get(walk.place)?;
-            walk.place += 1;
+    /// The next of one list.
+    fn step_list(&self, walk: &mut Walk) -> Option<Receiver> {
+        let place = walk.place;
+        walk.place += 1;
+        match &mut walk.over {
+            Over::Everyone => self.namespaces.all.get(walk.namespace)?.members.get(place).copied(),
+            Over::Room(room) => {
+                let member = self.namespaces.rooms.get(*room)?.members.get(place)?;
+                Some(member.receiver)
+            }
+            Over::One(single) => single.take(),
+            Over::Several(_) => None,
+        }
+    }
+
+    /// The next of several lists, in which somebody may come up again.
+    fn step_several(
+        &self,
+        namespace: NamespaceKey,
+        several: &mut Several,
+        place: &mut usize,
+    ) -> Option<Receiver> {
+        if several.everyone {
+            let receiver = self.namespaces.all.get(namespace)?.members.get(*place)?;
+            *place += 1;
             return Some(*receiver);
         }
-        while let Some(list) = walk.lists.get(walk.list) {
-            if let Some(member) =
-                self.namespaces.rooms.get(*list).and_then(|room| room.members.get(walk.place))
-            {
-                walk.place += 1;
+        while let Some(list) = several.rooms.lists.get(several.list) {
+            let room = self.namespaces.rooms.get(*list);
+            if let Some(member) = room.and_then(|room| room.members.get(*place)) {
+                *place += 1;
                 return Some(member.receiver);
             }
-            walk.list += 1;
-            walk.place = 0;
+            several.list += 1;
+            *place = 0;
         }
-        walk.singles.pop()
+        several.rooms.singles.pop()
     }
 
     /// Takes the next receiver of an [`Output::Send`](crate::Output::Send), or `None` when all
     /// were named.
     pub fn next_receiver(&mut self, receivers: &mut Receivers) -> Option<TransportId> {
-        match receivers {
-            Receivers::One(transport) => transport.take(),
-            Receivers::Many(walk) => loop {
-                let receiver = self.next_member(walk)?;
-                if let Some(session) = self.sessions.get(receiver.session)
-                    && walk.leg.admits(session, receiver.reach)
-                    && !(walk.volatile && session.backlog_bytes > 0)
-                    && session.websocket.is_some()
-                {
-                    return session.websocket;
-                }
-            },
+        let walk = match receivers {
+            Receivers::One(transport) => return transport.take(),
+            Receivers::Many(walk) => walk,
+        };
+        // Most broadcasts go over one list, and look at nobody's session.
+        match &walk.over {
+            Over::Everyone if !walk.volatile => {
+                let members = &self.namespaces.all.get(walk.namespace)?.members;
+                next_in(members, &mut walk.place, walk.kinds, |member| member)
+            }
+            Over::Room(room) if !walk.volatile => {
+                let members = &self.namespaces.rooms.get(*room)?.members;
+                next_in(members, &mut walk.place, walk.kinds, |member| &member.receiver)
+            }
+            Over::Everyone | Over::Room(_) | Over::One(_) | Over::Several(_) => {
+                self.next_of_any(walk)
+            }
         }
     }
+
+    /// The same for every walk. Apart, so that it does not weigh on the short way.
+    #[inline(never)]
+    fn next_of_any(&mut self, walk: &mut Walk) -> Option<TransportId> {
+        loop {
+            let receiver = self.next_member(walk)?;
+            if receiver.kind.overlap(walk.kinds)
+                && !(walk.volatile && self.is_behind(receiver.socket))
+            {
+                return Some(receiver.transport);
+            }
+        }
+    }
+
+    /// Whether something waits already to be sent to a socket.
+    fn is_behind(&self, key: SocketKey) -> bool {
+        let session = self.sockets.get(key).and_then(|socket| self.sessions.get(socket.session));
+        session.is_some_and(|session| session.backlog_bytes > 0)
+    }
+
+    /// A session is served by another transport now.
+    pub(super) fn renew_receivers(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else { return };
+        for key in &session.sockets {
+            if let Some(socket) = self.sockets.get(*key).filter(|socket| socket.id.is_some()) {
+                let reach = self.namespaces.reach(socket);
+                self.namespaces.set_reach(socket, reach, Some(session));
+            }
+        }
+    }
+}
+
+/// The next member of these kinds, from `place` on.
+fn next_in<M>(
+    members: &[M],
+    place: &mut usize,
+    kinds: Kinds,
+    receiver: impl Fn(&M) -> &Receiver,
+) -> Option<TransportId> {
+    while let Some(member) = members.get(*place) {
+        *place += 1;
+        let receiver = receiver(member);
+        if receiver.kind.overlap(kinds) {
+            return Some(receiver.transport);
+        }
+    }
+    None
 }
 
 /// Who an [`Output::Send`](crate::Output::Send) is for. The names are taken one by one with
@@ -552,43 +712,44 @@ pub enum Receivers {
 #[derive(Debug)]
 pub struct Walk {
     namespace: NamespaceKey,
-    everyone: bool,
-    lists: Vec<RoomKey>,
-    singles: Vec<Receiver>,
-    except_lists: Vec<RoomKey>,
-    except_singles: Vec<Receiver>,
-    leg: Leg,
+    over: Over,
+    kinds: Kinds,
     volatile: bool,
-    /// Whether a socket may come up twice or be left out, so that visits must be marked.
-    marked: bool,
-    /// The mark of this walk, drawn at its first step: outputs that wait behind one another must
-    /// not see each other's marks.
-    mark: Option<u32>,
-    list: usize,
     place: usize,
 }
 
-/// The sessions that share an encoding of one event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leg {
-    /// Any session.
-    Any,
-    /// Sessions on a WebSocket; `None` where the encoding does not depend on it.
-    WebSocket { reach: Reach, eio3: Option<bool>, deflate: Option<bool> },
+/// What a walk goes over.
+#[derive(Debug)]
+enum Over {
+    /// All members of the namespace.
+    Everyone,
+    Room(RoomKey),
+    /// At most one socket, by its own room.
+    One(Option<Receiver>),
+    Several(Box<Several>),
 }
 
-impl Leg {
-    pub(crate) fn admits(self, session: &Session, reach: Reach) -> bool {
-        let websocket = session.phase == Phase::WebSocket;
-        match self {
-            Self::Any => true,
-            Self::WebSocket { reach: wanted, eio3, deflate } => {
-                reach == wanted
-                    && websocket
-                    && !session.base64
-                    && eio3.is_none_or(|eio3| eio3 == session.is_eio3())
-                    && deflate.is_none_or(|deflate| deflate == session.deflate)
-            }
-        }
+/// Lists in which a socket may come up twice, or that others are left out of: visits are marked.
+#[derive(Debug)]
+struct Several {
+    everyone: bool,
+    rooms: Resolved,
+    except: Resolved,
+    /// Drawn at the first step: outputs that wait behind one another must not see each other's
+    /// marks.
+    mark: Option<u32>,
+    list: usize,
+}
+
+/// What names of rooms stand for.
+#[derive(Debug, Default)]
+struct Resolved {
+    lists: Vec<RoomKey>,
+    singles: Vec<Receiver>,
+}
+
+impl Over {
+    fn several(everyone: bool, rooms: Resolved, except: Resolved) -> Self {
+        Self::Several(Box::new(Several { everyone, rooms, except, mark: None, list: 0 }))
     }
 }

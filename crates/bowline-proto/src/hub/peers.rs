@@ -133,8 +133,10 @@ impl Credentials {
         let mut found = Self::default();
         let Some(text) = auth else { return found };
         // Keys may be written with escapes.
-        let may_have = |key: &str| text.contains(key) || text.contains("\\u");
-        if !may_have("\"pid\"") && !may_have("\"recovery\"") {
+        let hints = ["\"pid\"", "\"recovery\"", "\\u"].map(str::as_bytes);
+        let bytes = text.as_bytes();
+        let may_begin = |at: usize| hints.iter().any(|hint| bytes[at..].starts_with(hint));
+        if !memchr::memchr2_iter(b'"', b'\\', bytes).any(may_begin) {
             return found;
         }
         let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {

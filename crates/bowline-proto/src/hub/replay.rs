@@ -10,14 +10,13 @@ use std::{
     time::Duration,
 };
 
-use bytestring::ByteString;
-
 use super::{
     Happened, Hub, Offset, Socket,
     engine::{Farewell, PACKET_OVERHEAD_BYTES},
     kept::{Kept, Mark, Missed, Stay},
-    log::{Record, RecordKind, Target},
+    log::{Record, RecordKind, StampText, Target},
     namespace::{Held, Namespace, Reach},
+    sockets::Heading,
 };
 use crate::{
     SessionKey, SocketKey, Timer,
@@ -244,7 +243,7 @@ impl Hub {
             }
         }
         if let Some(socket) = self.sockets.get(key) {
-            self.namespaces.set_reach(socket, reach);
+            self.namespaces.set_reach(socket, reach, self.sessions.get(socket.session));
         }
         self.note_socket(key, Happened::CaughtUp { replayed });
     }
@@ -342,11 +341,12 @@ impl Hub {
         };
         let bytes = args.bytes() + PACKET_OVERHEAD_BYTES;
         if let Some(id) = answers {
-            self.transmit_ack(key, id, &args);
+            self.send_late(key, Heading::Ack(id), &args, &StampText::new());
         } else {
             let stamp = offset.filter(|_| stamped && asks.is_none());
+            let stamp = stamp.map_or(StampText::new(), Offset::stamp);
             self.stats.events_replayed += 1;
-            self.transmit_event(key, asks, &args, stamp);
+            self.send_late(key, Heading::Event(asks), &args, &stamp);
         }
         bytes
     }
@@ -588,12 +588,12 @@ enum Pause {
     Lost,
 }
 
-/// The parts of the arguments of an event with an offset behind them, if there is one.
-pub(super) fn with_stamp<'a>(args: &'a Args, stamp: &'a str) -> [&'a str; 4] {
+/// The arguments of an event without what the stamp, if there is one, stands in place of.
+pub(super) fn before_stamp<'a>(args: &'a Args, stamp: &StampText) -> &'a str {
+    let json: &str = &args.json;
     if stamp.is_empty() {
-        return [&args.json, "", "", ""];
+        return json;
     }
-    let json: &ByteString = &args.json;
-    let inner = json.trim_end().strip_suffix(']').unwrap_or(json);
-    [inner, ",\"", stamp, "\"]"]
+    let inner = json.strip_suffix(']').or_else(|| json.trim_end().strip_suffix(']'));
+    inner.unwrap_or(json)
 }

@@ -4,23 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use slotmap::SlotMap;
 
 use super::{
-    Happened, Hub, Offset, Receivers, SessionKeySource, Socket, Stamp,
+    Happened, Hub, Receivers, SessionKeySource, Socket, Stamp,
     engine::PACKET_OVERHEAD_BYTES,
     extras::Asking,
     kept::{Kept, Missed},
-    log::{Link, Record, RecordKind, Target},
-    namespace::{Held, Leg, NamespaceKey, PendingAck, Reach},
+    log::{Link, Record, RecordKind, StampText, Target},
+    namespace::{Held, Kinds, NamespaceKey, Namespaces, PendingAck, Reach},
     peers::Credentials,
-    replay::with_stamp,
+    replay::before_stamp,
 };
 use crate::{
-    Output, SessionKey, Sid, SocketKey, Time, Timer,
+    Output, SessionKey, Sid, SocketKey, Time, Timer, TransportId,
     engineio::{Packet, PacketKind, Version},
     limit::LimitKey,
     session::{NEVER, Session},
-    socketio::{self, Args},
+    socketio::{self, Args, Header},
     wall::{
         AckError, AckRequest, Broadcast, BroadcastOrigin, DisconnectReason, Event, HandlerId,
         RecoveryOutcome,
@@ -33,12 +34,19 @@ use crate::{
 const REFUSAL: Duration = Duration::from_millis(10);
 
 impl Hub {
-    /// One Engine.IO message of a session that speaks Socket.IO.
-    pub(super) fn on_socketio(&mut self, now: Time, key: SessionKey, message: Message) {
+    /// One Engine.IO message of a session that speaks Socket.IO. If it is text, it begins at `from`.
+    pub(super) fn on_socketio(
+        &mut self,
+        now: Time,
+        key: SessionKey,
+        message: Message,
+        from: usize,
+    ) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let decoded = match message {
             Message::Text(text) => {
-                session.decoder.decode_text(session.version, &self.config.limits, text)
+                let limits = &self.config.limits;
+                session.decoder.decode_text_at(session.version, limits, text, from)
             }
             Message::Binary(bytes) => session.decoder.decode_binary(bytes),
         };
@@ -53,62 +61,32 @@ impl Hub {
     }
 
     fn on_socketio_packet(&mut self, now: Time, key: SessionKey, packet: socketio::Packet) {
-        if !self.takes_event(now, key) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if !session.takes_event(now, self.config.limits.events_per_second) {
+            self.cut(key, LimitKey::EventsPerSecond);
             return;
         }
-        let found = self.find_in_session(key, packet.namespace());
+        let counts = u64::from(!session.own);
+        let found = find_in(&session.sockets, &self.sockets, &self.namespaces, packet.namespace());
         match (packet, found) {
             (socketio::Packet::Connect { namespace, auth }, None) => {
                 self.on_connect(key, namespace, auth);
             }
-            (socketio::Packet::Disconnect { .. }, Some(socket)) => {
+            (socketio::Packet::Disconnect { .. }, Some((socket, _))) => {
                 let reason = DisconnectReason::ClientNamespaceDisconnect;
                 self.remove_socket(socket, reason, RecoveryOutcome::Ended);
             }
-            (socketio::Packet::Event { ack, args, .. }, Some(socket)) if self.is_in(socket) => {
-                self.stats.events_in += self.counts(key);
-                self.on_event(socket, args, ack);
+            (socketio::Packet::Event { ack, args, .. }, Some((socket, Some(handler)))) => {
+                self.stats.events_in += counts;
+                self.on_event(socket, handler, args, ack);
             }
-            (socketio::Packet::Ack { id, args, .. }, Some(socket)) if self.is_in(socket) => {
-                self.stats.events_in += self.counts(key);
+            (socketio::Packet::Ack { id, args, .. }, Some((socket, Some(_)))) => {
+                self.stats.events_in += counts;
                 self.on_ack(socket, id, args);
             }
             // A second CONNECT, a CONNECT_ERROR, or anything for a namespace it has not joined.
             (_, _) => self.close(now, key, DisconnectReason::ForcedServerClose),
         }
-    }
-
-    /// How much something counts that a session does: nothing if it is the process's own.
-    fn counts(&self, key: SessionKey) -> u64 {
-        self.sessions.get(key).map_or(0, |session| u64::from(!session.own))
-    }
-
-    fn is_in(&self, key: SocketKey) -> bool {
-        self.sockets.get(key).is_some_and(|socket| socket.id.is_some())
-    }
-
-    fn find_in_session(&self, key: SessionKey, namespace: &str) -> Option<SocketKey> {
-        let session = self.sessions.get(key)?;
-        session.sockets.iter().copied().find(|socket| {
-            self.sockets
-                .get(*socket)
-                .and_then(|socket| self.namespaces.all.get(socket.namespace))
-                .is_some_and(|found| found.name == *namespace)
-        })
-    }
-
-    /// Takes one packet off the session's allowance of events, or cuts the session. CONNECT and
-    /// DISCONNECT count too: they cost no less.
-    fn takes_event(&mut self, now: Time, key: SessionKey) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
-        let each = Duration::from_secs(1) / self.config.limits.events_per_second.max(1);
-        let full_at = session.events_full_at.max(now) + each;
-        if full_at.since(now) > Duration::from_secs(1) {
-            self.cut(key, LimitKey::EventsPerSecond);
-            return false;
-        }
-        session.events_full_at = full_at;
-        true
     }
 
     pub(super) fn on_connect(
@@ -252,7 +230,7 @@ impl Hub {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.id = Some(id);
         self.namespaces.admit(key, socket);
-        self.namespaces.set_reach(socket, reach);
+        self.namespaces.set_reach(socket, reach, self.sessions.get(socket.session));
         self.by_socket_sid.insert(id, key);
         let (session_key, namespace_key) = (socket.session, socket.namespace);
         let Some(namespace) = self.namespaces.all.get_mut(namespace_key) else { return };
@@ -462,7 +440,7 @@ impl Hub {
     pub(super) fn emit(
         &mut self,
         key: SocketKey,
-        args: &Args,
+        args: Args,
         ack: Option<AckRequest>,
         volatile: bool,
     ) {
@@ -475,14 +453,14 @@ impl Hub {
             && (reach == Reach::Absent || {
                 let namespace = self.namespaces.all.get(socket.namespace);
                 let head_max = namespace.map_or(0, |it| it.name.len()) + HEAD_MAX_BYTES;
-                let bytes = queued_bytes(head_max, args);
+                let bytes = queued_bytes(head_max, &args);
                 let session = self.sessions.get(session_key);
                 session.is_none_or(|session| !session.takes_volatile(bytes, queued_max))
             });
         let mut id = None;
         if let Some(request) = ack {
             let number = socket.next_ack;
-            if !self.owe(key, number, request, args, volatile) {
+            if !self.owe(key, number, request, &args, volatile) {
                 let result = Err(AckError::TooMany);
                 let token = request.token;
                 self.deliver(key, Event::Ack { socket: key, id: sid, token, result });
@@ -499,28 +477,28 @@ impl Hub {
         }
         let own = self.sessions.get(session_key).is_some_and(|session| session.own);
         self.stats.events_out += u64::from(!own);
-        let number = match id {
-            None if volatile => self.log.head(),
-            None => self.log_for(key, args, RecordKind::Event),
-            // It is held, and its last argument is the client's callback.
-            Some(_) => 0,
+        // What asks for an ack is held, and its last argument is the client's callback.
+        let logged = id.is_none() && !volatile;
+        let stamp = if reach == Reach::Stamped && id.is_none() {
+            self.log.stamp(self.log.head() + u64::from(logged))
+        } else {
+            StampText::new()
         };
-        if reach == Reach::Absent {
-            return;
+        let written = self.write(key, reach, Heading::Event(id), &args, &stamp);
+        if logged {
+            self.log_for(key, args, RecordKind::Event);
         }
-        let stamp = (reach == Reach::Stamped && id.is_none()).then(|| self.log.offset(number));
-        self.transmit_event(key, id, args, stamp);
+        self.send(session_key, written);
     }
 
     /// Puts something into the log that is for one socket, if that is kept.
-    fn log_for(&mut self, key: SocketKey, args: &Args, kind: RecordKind) -> u64 {
+    fn log_for(&mut self, key: SocketKey, args: Args, kind: RecordKind) {
         let now = self.now;
-        let Some(socket) = self.sockets.get_mut(key) else { return 0 };
-        let Some(kept) = socket.kept.as_deref_mut() else { return 0 };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(kept) = socket.kept.as_deref_mut() else { return };
         let target = Target::Socket { previous: kept.newest };
         let origin = BroadcastOrigin { shard: 0, number: 0 };
-        kept.newest = self.log.push(Record { at: now, target, args: args.clone(), kind, origin });
-        kept.newest
+        kept.newest = self.log.push(Record { at: now, target, args, kind, origin });
     }
 
     /// Leaves a number of the log to nobody. A socket has arrived with things of another log: whoever
@@ -537,64 +515,92 @@ impl Hub {
         Missed::marker(self.log.offset(number))
     }
 
-    pub(super) fn send_ack(&mut self, key: SocketKey, id: u64, args: &Args) {
+    pub(super) fn send_ack(&mut self, key: SocketKey, id: u64, args: Args) {
         let Some(socket) = self.sockets.get(key).filter(|socket| socket.id.is_some()) else {
             return;
         };
+        let session_key = socket.session;
         let reach = self.namespaces.reach(socket);
         let kept = socket.kept.as_deref();
         let Some(id) = kept.map_or(Some(id), |kept| kept.answer(id)) else { return };
+        let stamped = kept.is_some_and(|kept| kept.stamped);
+        let written = self.write(key, reach, Heading::Ack(id), &args, &StampText::new());
         // Its client waits for it, and may have lost what it is sent just now. Clients without offsets
         // number their events anew in each session, so what is said late would answer another one.
-        if socket.kept.as_deref().is_some_and(|kept| kept.stamped) {
+        if stamped {
             self.log_for(key, args, RecordKind::Answer(id));
         }
-        if reach != Reach::Absent {
-            self.transmit_ack(key, id, args);
+        self.send(session_key, written);
+    }
+
+    /// Writes an event or an ack in the form that the transport of a socket takes. Nothing for one
+    /// that is away or has not caught up.
+    fn write(
+        &self,
+        key: SocketKey,
+        reach: Reach,
+        heading: Heading,
+        args: &Args,
+        stamp: &StampText,
+    ) -> Written {
+        let socket = self.sockets.get(key).filter(|_| reach != Reach::Absent);
+        socket.map_or(Written::Nothing, |socket| self.write_to(socket, heading, args, stamp))
+    }
+
+    fn write_to(
+        &self,
+        socket: &Socket,
+        heading: Heading,
+        args: &Args,
+        stamp: &StampText,
+    ) -> Written {
+        let Some(namespace) = self.namespaces.all.get(socket.namespace) else {
+            return Written::Nothing;
+        };
+        let Some(session) = self.sessions.get(socket.session) else { return Written::Nothing };
+        let header = match heading {
+            Heading::Event(ack) => Header::event(&namespace.name, ack, args),
+            Heading::Ack(id) => Header::ack(&namespace.name, id, args),
+        };
+        match session.websocket {
+            Some(transport) if !session.base64 => {
+                let packets = 1 + args.attachments.len() as u64;
+                Written::Frames {
+                    transport,
+                    frames: frames(&header, args, stamp, session.is_eio3(), session.deflate),
+                    counts: if session.own { 0 } else { packets },
+                }
+            }
+            Some(_) | None => Written::Packets(packets(&header, args, stamp)),
         }
     }
 
-    pub(super) fn transmit_ack(&mut self, key: SocketKey, id: u64, args: &Args) {
-        self.transmit_args(key, |name| socketio::ack_header(name, id, args), args, "");
+    fn send(&mut self, session: SessionKey, written: Written) {
+        match written {
+            Written::Nothing => {}
+            Written::Frames { transport, frames, counts } => {
+                self.stats.packets_out += counts;
+                self.send_one(transport, frames);
+            }
+            Written::Packets(packets) => {
+                for packet in packets {
+                    self.transmit(session, packet);
+                }
+            }
+        }
     }
 
-    pub(super) fn transmit_event(
+    /// Sends an event or an ack to a socket that is catching up.
+    pub(super) fn send_late(
         &mut self,
         key: SocketKey,
-        ack: Option<u64>,
+        heading: Heading,
         args: &Args,
-        stamp: Option<Offset>,
-    ) {
-        let stamp = stamp.map(|stamp| stamp.to_string()).unwrap_or_default();
-        self.transmit_args(key, |name| socketio::event_header(name, ack, args), args, &stamp);
-    }
-
-    /// Sends an event or an ack to one socket.
-    fn transmit_args(
-        &mut self,
-        key: SocketKey,
-        head: impl FnOnce(&str) -> String,
-        args: &Args,
-        stamp: &str,
+        stamp: &StampText,
     ) {
         let Some(socket) = self.sockets.get(key) else { return };
-        let Some(namespace) = self.namespaces.all.get(socket.namespace) else { return };
-        let Some(session) = self.sessions.get(socket.session) else { return };
-        let head = head(&namespace.name);
-        let session_key = socket.session;
-        if let Some(transport) = session.websocket
-            && !session.base64
-        {
-            if !session.own {
-                self.stats.packets_out += 1 + args.attachments.len() as u64;
-            }
-            let frame = frames(&head, args, stamp, session.is_eio3(), session.deflate);
-            self.send_one(transport, frame);
-        } else {
-            for packet in packets(&head, args, stamp) {
-                self.transmit(session_key, packet);
-            }
-        }
+        let written = self.write_to(socket, heading, args, stamp);
+        self.send(socket.session, written);
     }
 
     pub(super) fn broadcast(&mut self, mut broadcast: Broadcast) {
@@ -618,7 +624,8 @@ impl Hub {
             self.outputs.push_back(Output::Reached { report, receivers: reached });
         }
         if !broadcast.forwarded && self.config.shards > 1 {
-            self.outputs.push_back(Output::Forward(Broadcast { forwarded: true, ..broadcast }));
+            let forwarded = Box::new(Broadcast { forwarded: true, ..broadcast });
+            self.outputs.push_back(Output::Forward(forwarded));
         }
         if !self.waiting_for_peers.is_empty() || !self.claims_waiting.is_empty() {
             self.resume_after_peers();
@@ -693,7 +700,7 @@ impl Hub {
         if broadcast.rooms.is_empty() && broadcast.except.is_empty() {
             return self.namespaces.all.get(namespace).map_or(0, |found| found.members.len());
         }
-        let mut walk = self.walk(broadcast, namespace, Leg::Any);
+        let mut walk = self.walk(broadcast, namespace, Kinds::NONE);
         let mut count = 0;
         while self.next_member(&mut walk).is_some() {
             count += 1;
@@ -710,37 +717,37 @@ impl Hub {
         number: u64,
     ) {
         let args = &broadcast.args;
-        let head = socketio::event_header(&broadcast.namespace, id, args);
+        let head = Header::event(&broadcast.namespace, id, args);
         let Some(found) = self.namespaces.all.get(namespace) else { return };
         let plain = found.members.len() > found.stamped + found.absent;
         let stamp = match id {
-            _ if found.stamped == 0 => String::new(),
+            _ if found.stamped == 0 => StampText::new(),
             // The last argument of such an event is the client's callback.
-            Some(_) => String::new(),
-            None => self.log.offset(number).to_string(),
+            Some(_) => StampText::new(),
+            None => self.log.stamp(number),
         };
         let stamped = found.stamped > 0;
         if self.census.by_packet > 0 {
-            let unstamped = packets(&head, args, "");
+            let unstamped = packets(&head, args, &StampText::new());
             let with_stamp =
                 if stamp.is_empty() { unstamped.clone() } else { packets(&head, args, &stamp) };
             let bytes = queued_bytes(head.len(), args);
             let queued_max = self.config.limits.queued_bytes_per_session;
-            let mut walk = self.walk(broadcast, namespace, Leg::Any);
+            let mut walk = self.walk(broadcast, namespace, Kinds::NONE);
             let mut slow = Vec::new();
             while let Some(member) = self.next_member(&mut walk) {
-                let key = member.session;
-                let Some(session) = self.sessions.get(key) else { continue };
-                if !session.takes_packets()
-                    || broadcast.volatile && !session.takes_volatile(bytes, queued_max)
-                {
-                    continue;
-                }
                 let packets = match member.reach {
+                    _ if member.kind != Kinds::NONE => continue,
                     Reach::Plain => &unstamped,
                     Reach::Stamped => &with_stamp,
                     Reach::Pending | Reach::Absent => continue,
                 };
+                let Some(socket) = self.sockets.get(member.socket) else { continue };
+                let key = socket.session;
+                let Some(session) = self.sessions.get(key) else { continue };
+                if broadcast.volatile && !session.takes_volatile(bytes, queued_max) {
+                    continue;
+                }
                 for packet in packets {
                     if !self.pass(key, packet.clone()) {
                         slow.push(key);
@@ -753,9 +760,9 @@ impl Hub {
                 self.cut_slow(key);
             }
         }
-        let classes = [(Reach::Plain, "", plain), (Reach::Stamped, &*stamp, stamped)];
+        let classes = [(Reach::Plain, StampText::new(), plain), (Reach::Stamped, stamp, stamped)];
         for (reach, stamp, _) in classes.into_iter().filter(|(_, _, any)| *any) {
-            self.fan_out_to(broadcast, namespace, &head, (reach, stamp));
+            self.fan_out_to(broadcast, namespace, &head, (reach, &stamp));
         }
     }
 
@@ -764,8 +771,8 @@ impl Hub {
         &mut self,
         broadcast: &Broadcast,
         namespace: NamespaceKey,
-        head: &str,
-        (reach, stamp): (Reach, &str),
+        head: &Header<'_>,
+        (reach, stamp): (Reach, &StampText),
     ) {
         let args = &broadcast.args;
         // A kind of leg is told apart only where the encoding depends on it.
@@ -776,8 +783,8 @@ impl Hub {
                 if !self.census.has_websocket(eio3, deflate) {
                     continue;
                 }
-                let leg = Leg::WebSocket { reach, eio3, deflate };
-                let receivers = Receivers::Many(self.walk(broadcast, namespace, leg));
+                let kinds = Kinds::of(reach, eio3, deflate);
+                let receivers = Receivers::Many(self.walk(broadcast, namespace, kinds));
                 let frame = frames(head, args, stamp, eio3 == Some(true), deflate == Some(true));
                 self.outputs.push_back(Output::Send { receivers, frame });
             }
@@ -919,7 +926,35 @@ impl Hub {
     }
 }
 
+/// The socket among these that is in a namespace, and the handler of that once it was accepted.
+fn find_in(
+    keys: &[SocketKey],
+    sockets: &SlotMap<SocketKey, Socket>,
+    namespaces: &Namespaces,
+    name: &str,
+) -> Option<(SocketKey, Option<HandlerId>)> {
+    keys.iter().find_map(|key| {
+        let socket = sockets.get(*key)?;
+        let namespace = namespaces.all.get(socket.namespace)?;
+        let found = namespace.name == *name;
+        found.then(|| (*key, socket.id.map(|_| namespace.handler)))
+    })
+}
+
 impl Session {
+    /// Takes one packet off its allowance of events, if there is one left. CONNECT and DISCONNECT
+    /// count too: they cost no less.
+    fn takes_event(&mut self, now: Time, events_per_second: u32) -> bool {
+        const SECOND: u64 = 1_000_000;
+        let each = SECOND / u64::from(events_per_second.max(1));
+        let full_at = self.events_full_at.max(now).as_micros().saturating_add(each);
+        if full_at.saturating_sub(now.as_micros()) > SECOND {
+            return false;
+        }
+        self.events_full_at = Time::from_micros(full_at);
+        true
+    }
+
     /// Whether something that may be dropped and takes so many bytes of a queue can be sent at once.
     fn takes_volatile(&self, bytes: usize, queued_bytes_max: usize) -> bool {
         match self.polling.as_deref() {
@@ -931,11 +966,25 @@ impl Session {
     }
 }
 
+/// What a packet with arguments is, and the ack it asks for or is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Heading {
+    Event(Option<u64>),
+    Ack(u64),
+}
+
+/// An event or an ack in the form in which it is sent.
+enum Written {
+    Nothing,
+    Frames { transport: TransportId, frames: Bytes, counts: u64 },
+    Packets(Vec<Packet>),
+}
+
 /// An event or an ack as the packets that a poll takes.
-fn packets(head: &str, args: &Args, stamp: &str) -> Vec<Packet> {
-    let [json, quote, stamp, end] = with_stamp(args, stamp);
-    let text = ByteString::from([head, json, quote, stamp, end].concat());
-    std::iter::once(Message::Text(text))
+fn packets(head: &Header<'_>, args: &Args, stamp: &StampText) -> Vec<Packet> {
+    let [kind, namespace, id] = head.of_packet();
+    let text = [kind, namespace, id, before_stamp(args, stamp), stamp.as_str()].concat();
+    std::iter::once(Message::Text(text.into()))
         .chain(args.attachments.iter().cloned().map(Message::Binary))
         .map(|data| Packet { kind: PacketKind::Message, data })
         .collect()
@@ -951,9 +1000,9 @@ fn queued_bytes(head_bytes: usize, args: &Args) -> usize {
 const HEAD_MAX_BYTES: usize = 48;
 
 /// An event or an ack as WebSocket frames, one after the other.
-fn frames(head: &str, args: &Args, stamp: &str, eio3: bool, deflate: bool) -> Bytes {
-    let [json, quote, stamp, end] = with_stamp(args, stamp).map(str::as_bytes);
-    let text = [b"4".as_slice(), head.as_bytes(), json, quote, stamp, end];
+fn frames(head: &Header<'_>, args: &Args, stamp: &StampText, eio3: bool, deflate: bool) -> Bytes {
+    let [kind, namespace, id] = head.of_frame();
+    let text = [kind, namespace, id, before_stamp(args, stamp).as_bytes(), stamp.as_bytes()];
     let compressed = (deflate && head.len() + args.json.len() >= DEFLATE_FROM_BYTES)
         .then(|| websocket::deflate::compress(&text.concat()));
     if let (None, []) = (&compressed, args.attachments.as_slice()) {

@@ -748,7 +748,7 @@ impl Shell {
                 let before = self.closed.insert(transport, code);
                 assert_eq!(before, None, "{transport:?} was closed twice");
             }
-            Output::Forward(broadcast) => self.forwarded.push(broadcast),
+            Output::Forward(broadcast) => self.forwarded.push(*broadcast),
             Output::Reached { report, receivers } => self.reached.push((report, receivers)),
             Output::Tell { shard, message } => self.told.push((shard, message)),
             Output::Settled { pid, shard } => self.settled.push((pid, shard)),

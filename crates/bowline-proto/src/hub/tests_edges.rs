@@ -525,7 +525,7 @@ fn check_books(hub: &Hub) {
     let memberships: usize = hub.sockets.values().map(|socket| socket.rooms.len()).sum();
     let rooms: usize = hub.namespaces.all.values().map(|it| it.rooms.len()).sum();
     assert_eq!(hub.namespaces.rooms.len(), rooms);
-    assert_eq!(hub.namespaces.check_rooms(&hub.sockets), memberships);
+    assert_eq!(hub.namespaces.check_rooms(&hub.sockets, &hub.sessions), memberships);
 }
 
 #[test]

@@ -77,11 +77,23 @@ impl Decoder {
         limits: &Limits,
         text: ByteString,
     ) -> Result<Option<Packet>, DecodeError> {
+        self.decode_text_at(version, limits, text, 0)
+    }
+
+    /// The same for a text in which the packet begins at `from`: each cut costs a look through all of
+    /// it.
+    pub(crate) fn decode_text_at(
+        &mut self,
+        version: Version,
+        limits: &Limits,
+        text: ByteString,
+        from: usize,
+    ) -> Result<Option<Packet>, DecodeError> {
         if self.pending.is_some() {
             return Err(DecodeError::AttachmentsMissing);
         }
-        let kind = text.as_bytes().first().copied();
-        let mut at = 1;
+        let kind = text.as_bytes().get(from).copied();
+        let mut at = from + 1;
         let attachments = match kind {
             Some(b'5' | b'6') => {
                 let number = digits(&text, at);
@@ -205,12 +217,18 @@ impl Decoder {
 fn check_event(payload: &str, attachments: Option<usize>) -> Result<(), DecodeError> {
     match json::check_array(payload, attachments)? {
         Some((Kind::Number, _)) => Ok(()),
-        Some((Kind::String, name)) if !RESERVED.contains(&&*json::unescape(name)) => Ok(()),
+        Some((Kind::String, name)) if !is_reserved(name) => Ok(()),
         Some((Kind::String, _)) => Err(DecodeError::ReservedName),
         Some((Kind::Array | Kind::Object | Kind::Literal, _)) | None => {
             Err(DecodeError::InvalidPayload)
         }
     }
+}
+
+/// Whether the literal of a name is one of those. Its first letter tells most apart.
+fn is_reserved(literal: &str) -> bool {
+    matches!(literal.as_bytes().get(1), Some(b'c' | b'd' | b'n' | b'r' | b'\\'))
+        && RESERVED.contains(&&*json::unescape(literal))
 }
 
 /// The ASCII digits from `at` on.

@@ -432,6 +432,13 @@ fn plain_run(bytes: &[u8]) -> usize {
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGHS;
     let equals = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let mut at = 0;
+    // Sixteen, where they are all plain: without a way out of the loop it becomes one comparison.
+    let special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    while let Some(chunk) = bytes[at..].first_chunk::<16>()
+        && !chunk.iter().fold(false, |any, byte| any | special(byte))
+    {
+        at += 16;
+    }
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
         let found = below(word, 0x20) | equals(word, b'"') | equals(word, b'\\');
@@ -440,7 +447,7 @@ fn plain_run(bytes: &[u8]) -> usize {
         }
         at += 8;
     }
-    let tail = bytes[at..].iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'));
+    let tail = bytes[at..].iter().position(special);
     tail.map_or(bytes.len(), |tail| at + tail)
 }
 

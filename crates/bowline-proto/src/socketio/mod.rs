@@ -18,4 +18,5 @@ mod packet;
 
 pub use args::{Args, InvalidArgs};
 pub use decode::{DecodeError, Decoder};
-pub use packet::{Encoded, Packet, ack_header, encode, event_header};
+pub(crate) use packet::Header;
+pub use packet::{Encoded, Packet, encode};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::Args;
-use crate::engineio::Version;
+use crate::{engineio::Version, short::Short};
 
 /// One packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,53 +75,82 @@ pub struct Encoded {
 
 /// Writes a packet. In revision 3 (Socket.IO 4) a CONNECT has no payload.
 pub fn encode(version: Version, packet: &Packet) -> Encoded {
-    let (mut text, payload, attachments) = match packet {
+    let (header, payload, attachments) = match packet {
         Packet::Connect { namespace, auth } => {
             let auth = auth.as_deref().filter(|_| version == Version::V4);
-            (header("0", 0, namespace, None), auth, &[][..])
+            (Header::new("40", 0, namespace, None), auth, &[][..])
         }
-        Packet::Disconnect { namespace } => (header("1", 0, namespace, None), None, &[][..]),
+        Packet::Disconnect { namespace } => (Header::new("41", 0, namespace, None), None, &[][..]),
         Packet::Event { namespace, ack, args } => {
-            (event_header(namespace, *ack, args), Some(&**args.json()), args.attachments())
+            (Header::event(namespace, *ack, args), Some(&**args.json()), args.attachments())
         }
         Packet::Ack { namespace, id, args } => {
-            (ack_header(namespace, *id, args), Some(&**args.json()), args.attachments())
+            (Header::ack(namespace, *id, args), Some(&**args.json()), args.attachments())
         }
         Packet::ConnectError { namespace, data } => {
-            (header("4", 0, namespace, None), Some(&**data), &[][..])
+            (Header::new("44", 0, namespace, None), Some(&**data), &[][..])
         }
     };
-    text.push_str(payload.unwrap_or_default());
+    let [kind, namespace, id] = header.of_packet();
+    let text = [kind, namespace, id, payload.unwrap_or_default()].concat();
     Encoded { text: text.into(), attachments: attachments.to_vec() }
 }
 
-/// Writes what stands before the JSON of an event, so that both can go into a frame without being joined first.
-pub fn event_header(namespace: &str, ack: Option<u64>, args: &Args) -> String {
-    let kind = if args.attachments().is_empty() { "2" } else { "5" };
-    header(kind, args.attachments().len(), namespace, ack)
+/// What stands before the JSON of a packet, in the parts in which it is written: so it goes into a
+/// frame without being joined first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Header<'a> {
+    /// The type of the Engine.IO packet, that of this one, and the number of attachments. In the root
+    /// namespace, which is not written, the id of the ack too.
+    kind: Short<48>,
+    namespace: &'a str,
+    /// A comma and the id of the ack.
+    id: Short<24>,
 }
 
-/// Writes what stands before the JSON of an ack.
-pub fn ack_header(namespace: &str, id: u64, args: &Args) -> String {
-    let kind = if args.attachments().is_empty() { "3" } else { "6" };
-    header(kind, args.attachments().len(), namespace, Some(id))
-}
+impl<'a> Header<'a> {
+    pub(crate) fn event(namespace: &'a str, ack: Option<u64>, args: &Args) -> Self {
+        let kind = if args.attachments().is_empty() { "42" } else { "45" };
+        Self::new(kind, args.attachments().len(), namespace, ack)
+    }
 
-fn header(kind: &str, attachments: usize, namespace: &str, id: Option<u64>) -> String {
-    let mut out = String::with_capacity(namespace.len() + 24);
-    out.push_str(kind);
-    if attachments > 0 {
-        out.push_str(&attachments.to_string());
-        out.push('-');
+    pub(crate) fn ack(namespace: &'a str, id: u64, args: &Args) -> Self {
+        let kind = if args.attachments().is_empty() { "43" } else { "46" };
+        Self::new(kind, args.attachments().len(), namespace, Some(id))
     }
-    if namespace != "/" {
-        out.push_str(namespace);
-        out.push(',');
+
+    fn new(types: &str, attachments: usize, namespace: &'a str, ack: Option<u64>) -> Self {
+        let mut kind = Short::new();
+        kind.push(types);
+        if attachments > 0 {
+            kind.push_decimal(attachments as u64);
+            kind.push("-");
+        }
+        let mut header = Self { kind, namespace: "", id: Short::new() };
+        if namespace == "/" {
+            ack.inspect(|ack| header.kind.push_decimal(*ack));
+        } else {
+            header.namespace = namespace;
+            header.id.push(",");
+            ack.inspect(|ack| header.id.push_decimal(*ack));
+        }
+        header
     }
-    if let Some(id) = id {
-        out.push_str(&id.to_string());
+
+    /// What a WebSocket message begins with.
+    pub(crate) fn of_frame(&self) -> [&[u8]; 3] {
+        [self.kind.as_bytes(), self.namespace.as_bytes(), self.id.as_bytes()]
     }
-    out
+
+    /// What the data of an Engine.IO packet begins with.
+    pub(crate) fn of_packet(&self) -> [&str; 3] {
+        [&self.kind.as_str()[1..], self.namespace, self.id.as_str()]
+    }
+
+    /// Bytes of what the data of an Engine.IO packet begins with.
+    pub(crate) fn len(&self) -> usize {
+        self.of_frame().iter().map(|part| part.len()).sum::<usize>() - 1
+    }
 }
 
 #[cfg(test)]
@@ -183,7 +212,7 @@ mod tests {
         let encoded = encode(Version::V4, &packet);
         assert_eq!(encoded.text, format!("52-/admin,1{json}"));
         assert_eq!(encoded.attachments, attachments);
-        assert_eq!(ack_header("/", 7, &args), "62-7");
+        assert_eq!(Header::ack("/", 7, &args).of_packet().concat(), "62-7");
     }
 
     fn packet() -> impl Strategy<Value = Packet> {

@@ -143,13 +143,19 @@ pub(super) fn apply_mask(mask: [u8; 4], offset: u64, bytes: &mut [u8]) {
     }
     let mut turned = mask;
     turned.rotate_left((offset % 4) as usize);
-    let [a, b, c, d] = turned;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (words, rest) = bytes.as_chunks_mut::<8>();
+    // Pieces of a fixed size become wide instructions.
+    let wide = |bytes: &mut [u8]| {
+        for (byte, mask) in bytes.iter_mut().zip([turned; 8].as_flattened()) {
+            *byte ^= mask;
+        }
+    };
+    let (chunks, rest) = bytes.as_chunks_mut::<32>();
+    chunks.iter_mut().for_each(|chunk| wide(chunk));
+    let (words, rest) = rest.as_chunks_mut::<4>();
     for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(turned)).to_ne_bytes();
     }
-    for (byte, mask) in rest.iter_mut().zip(turned.iter().cycle()) {
+    for (byte, mask) in rest.iter_mut().zip(turned) {
         *byte ^= mask;
     }
 }
@@ -173,19 +179,7 @@ pub fn encode(
 
     let mask_len = mask.map_or(0, |mask| mask.len());
     out.reserve(header_len(len) + mask_len + len);
-    let masked = if mask.is_some() { MASKED } else { 0 };
-    out.push(FIN | if rsv1 { RSV1 } else { 0 } | opcode.bits());
-    match len {
-        0..126 => out.push(masked | len as u8),
-        126..=0xffff => {
-            out.push(masked | 126);
-            out.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            out.push(masked | 127);
-            out.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
+    push_header(out, opcode, rsv1, mask.is_some(), len);
     if let Some(mask) = mask {
         out.extend_from_slice(&mask);
     }
@@ -198,12 +192,32 @@ pub fn encode(
     }
 }
 
+/// Appends what stands before the mask and the payload.
+fn push_header(out: &mut Vec<u8>, opcode: OpCode, rsv1: bool, masked: bool, len: usize) {
+    let first = FIN | if rsv1 { RSV1 } else { 0 } | opcode.bits();
+    let masked = if masked { MASKED } else { 0 };
+    match len {
+        0..126 => out.extend_from_slice(&[first, masked | len as u8]),
+        126..=0xffff => {
+            let [a, b] = (len as u16).to_be_bytes();
+            out.extend_from_slice(&[first, masked | 126, a, b]);
+        }
+        len => {
+            out.extend_from_slice(&[first, masked | 127]);
+            out.extend_from_slice(&(len as u64).to_be_bytes());
+        }
+    }
+}
+
 /// One whole frame of a server, in an allocation of exactly its size.
 pub fn server_frame(opcode: OpCode, parts: &[&[u8]]) -> Bytes {
     // Exact, because `Bytes` takes over a vector without spare capacity as it is.
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
     let mut out = Vec::with_capacity(header_len(len) + len);
-    encode(&mut out, opcode, false, None, parts);
+    push_header(&mut out, opcode, false, false, len);
+    for part in parts.iter().filter(|part| !part.is_empty()) {
+        out.extend_from_slice(part);
+    }
     Bytes::from(out)
 }
 

@@ -146,7 +146,7 @@ impl World<'_> {
                     let born = SocketRef { shard: born, key };
                     self.deliveries.push_back(Delivery { shard, handler, event, born });
                 }
-                Output::Forward(broadcast) => self.forward(shard, broadcast),
+                Output::Forward(broadcast) => self.forward(shard, &broadcast),
                 Output::Reached { .. } => {}
                 Output::Tell { shard: to, message } => self.mail(shard, to, Mail::Heard(message)),
                 Output::Settled { pid, .. } => {
@@ -208,10 +208,10 @@ impl World<'_> {
         }
     }
 
-    fn forward(&mut self, from: u8, broadcast: Broadcast) {
+    fn forward(&mut self, from: u8, broadcast: &Broadcast) {
         let others = (0..self.shards.len()).filter_map(|index| u8::try_from(index).ok());
         let others: Vec<u8> = others.filter(|to| *to != from).collect();
-        self.model.copied(number_of(&broadcast), others.len());
+        self.model.copied(number_of(broadcast), others.len());
         for to in others {
             self.mail(from, to, Mail::Broadcast(Box::new(broadcast.clone())));
         }
