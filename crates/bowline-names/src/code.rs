@@ -234,6 +234,20 @@ crate::table! {
         retry: false,
         remedy: "Only a server that `bowline start` started writes one; others say what they have to say on stderr.",
     }
+    BenchInvalid {
+        help: "What `bowline bench` was asked for has no meaning.",
+        name: "bench-invalid",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Correct what is named above. `bowline bench --help` says what each workload takes.",
+    }
+    BenchFailed {
+        help: "`bowline bench` could not measure.",
+        name: "bench-failed",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "See above. What a server must do for each workload stands in `bowline bench --help`.",
+    }
     AdminTokenUnreadable {
         help: "The file with the token of the admin listener cannot be used.",
         name: "admin-token-unreadable",

@@ -15,6 +15,7 @@ use clap::{
 };
 
 use crate::{
+    bench,
     config::{self, LogFormat, Overrides, Shards},
     daemon, emit,
 };
@@ -46,6 +47,9 @@ pub(crate) enum Command {
     /// Send an event to clients
     #[command(after_help = emit::command::HELP)]
     Emit(emit::command::Arguments),
+    /// Measure a server, with clients that cost less than it does
+    #[command(after_help = bench::HELP)]
+    Bench(bench::Arguments),
     /// The configuration file
     #[command(subcommand)]
     Config(Config),

@@ -57,8 +57,9 @@ impl Failure {
             | ErrorCode::ServerUnreachable
             | ErrorCode::DiedStopping
             | ErrorCode::ManagedElsewhere
-            | ErrorCode::LogMissing => Exit::Failed,
-            ErrorCode::AdminTokenUnreadable => Exit::Usage,
+            | ErrorCode::LogMissing
+            | ErrorCode::BenchFailed => Exit::Failed,
+            ErrorCode::AdminTokenUnreadable | ErrorCode::BenchInvalid => Exit::Usage,
             // Clients alone are told these, and the admin API alone says the rest.
             ErrorCode::BackendUnavailable
             | ErrorCode::BackendTimeout

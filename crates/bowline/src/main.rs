@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod backends;
 mod banner;
+mod bench;
 mod charter;
 mod cli;
 mod clock;
@@ -76,6 +77,7 @@ fn run() -> ExitCode {
         Command::Emit(arguments) => {
             emit::command::run(arguments).map(|exit| ExitCode::from(exit.code()))
         }
+        Command::Bench(arguments) => bench::run(&arguments).map(|exit| ExitCode::from(exit.code())),
         Command::Alerts(command) => alerts(command).map(|exit| ExitCode::from(exit.code())),
     };
     match ended {

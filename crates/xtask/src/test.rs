@@ -2,9 +2,8 @@
 
 use std::{
     env, fs,
-    net::TcpStream,
     path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     thread,
     time::Duration,
 };
@@ -23,14 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 const LONG_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
 /// What the long runs and the benchmarks measure.
-pub(crate) const RELEASE_BUILD: [&str; 8] =
-    ["build", "--release", "--locked", "-p", "bowline", "-p", "bowline-sim", "--bins"];
-
-/// Where the server of the idle run listens: below the ports that systems give out by themselves.
-const IDLE_ADDRESS: &str = "127.0.0.1:18764";
-
-/// How long a server may take to listen, on a busy machine.
-const START: Duration = Duration::from_secs(15);
+pub(crate) const RELEASE_BUILD: [&str; 5] = ["build", "--release", "--locked", "-p", "bowline"];
 
 /// How many worlds of continuity a run has.
 const SIM_SEEDS: &str = "500";
@@ -368,30 +360,9 @@ fn idle(run: &Run) -> Vec<Outcome> {
     if build.failed > 0 {
         return vec![build];
     }
-    let release = |name: &str| target().join("release").join(name);
-    let mut server = Command::new(release("bowline"));
-    server.args(["serve", "--listen", IDLE_ADDRESS, "--admin-listen", "127.0.0.1:0"]);
-    let mut server = match server.stderr(Stdio::null()).spawn() {
-        Ok(server) => server,
-        Err(error) => return vec![build, step::call("idle", || Err(error.to_string()))],
-    };
-    let watch = Watch::start();
-    // The one that speaks to clients is the master's child.
-    let path = format!("/proc/{0}/task/{0}/children", server.id());
-    let child = || fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-    while (TcpStream::connect(IDLE_ADDRESS).is_err() || child().is_empty()) && watch.read() < START
-    {
-        thread::sleep(Duration::from_millis(20));
-    }
-    let gateway = child();
-    let mut load = Command::new(release("load"));
-    load.args(["idle", "--target", IDLE_ADDRESS, "--sessions", "10000", "--pid", &gateway]);
-    let outcome = plain("idle", load).noting("session_bytes");
-    // They may have ended by themselves, which the load tool has noticed.
-    let _ = server.kill();
-    let _ = server.wait();
-    let _ = Command::new("kill").args(["-KILL", &gateway]).status();
-    vec![build, outcome]
+    let mut bench = Command::new(target().join("release/bowline"));
+    bench.args(["bench", "idle"]);
+    vec![build, plain("idle", bench).noting("memory for each session")]
 }
 
 fn newcomer(run: &Run) -> Vec<Outcome> {
