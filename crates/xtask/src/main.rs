@@ -1,10 +1,11 @@
-//! The chores of the project: `cargo xtask test`, `tidy`, `sim`, `bench`.
+//! The chores of the project: `cargo xtask test`, `tidy`, `sim`, `bench`, `guard`.
 //!
 //! Depends on the tables of names alone, so that it builds in a second on a bare machine.
 #![expect(clippy::print_stdout, reason = "a command line tool: what it says is its output")]
 
 mod bench;
 mod clock;
+mod guard;
 mod names;
 mod sim;
 mod step;
@@ -24,7 +25,8 @@ cargo xtask COMMAND
   names                   writes docs/names.md from the tables in bowline-names
   sim [ARGS…]             seeded worlds of sessions that outlive their transports;
                           --broken all: whether they catch faults that are built in
-  bench [ARGS…]           Bowline and its peers, measured in one run";
+  bench [ARGS…]           Bowline and its peers, measured in one run
+  guard                   instructions of the hot paths (callgrind), beside the last figures";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["names"] => names::run(),
         ["sim", rest @ ..] => sim::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
+        ["guard", rest @ ..] => guard::run(rest),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             ExitCode::SUCCESS
