@@ -4,7 +4,8 @@
 //! one session and does not come back by itself when that is over. What is sent, and when, is
 //! decided in `bowline-proto`; here bytes are moved: `http` and `websocket` carry them, `driver` is
 //! the one loop. [`Wire`] is for checks: it makes single requests and says how each of them went. [`Pool`] makes
-//! HTTP requests to one server on connections that are used again.
+//! HTTP requests to one server on connections that are used again; [`Lanes`] makes them where answers are
+//! streams.
 //!
 //! Everything has a deadline: connecting ([`Options::connect_timeout`]), opening, joining, an
 //! upgrade, a POST (the timeouts of [`Config`]), an ack (its own), a silent server (the heartbeat it
@@ -14,6 +15,7 @@ mod clock;
 mod driver;
 mod entropy;
 mod http;
+mod lanes;
 mod limit;
 mod pool;
 mod target;
@@ -38,6 +40,10 @@ use tokio::{
 };
 
 use driver::{Command, Driver};
+pub use lanes::{
+    BodyFailure, Lane, LaneFigures, LaneOptions, Lanes, NoLane, SendFailure, StreamedAnswer,
+    StreamedBody,
+};
 pub use pool::{HttpAnswer, HttpFailure, Kept, Origin, Pool};
 pub use rustls_pki_types::CertificateDer;
 use target::Target;

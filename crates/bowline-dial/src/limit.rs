@@ -26,3 +26,22 @@ pub(crate) const HTTP_IDLE_MAX: Duration = Duration::from_secs(3);
 /// How long a WebSocket that is closed may take to send what is queued and to be closed by the
 /// server too.
 pub(crate) const WEBSOCKET_CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of an answer over HTTP/1.1 that are read ahead of whoever reads it; a head must fit. Some providers send
+/// headers of many KiB.
+pub(crate) const HTTP1_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Requests that one HTTP/2 connection carries before another is opened. What servers commonly allow:
+/// nginx 128, Go 250; RFC 9113 section 6.5.2 recommends no less than 100.
+pub(crate) const HTTP2_STREAMS_MAX: usize = 100;
+
+/// How often an HTTP/2 connection that carries something is asked whether its server is there. All its
+/// streams depend on it, and a stream may be silent for a minute with good reason.
+pub(crate) const HTTP2_PING_EVERY: Duration = Duration::from_secs(10);
+
+/// How long that server may take to answer.
+pub(crate) const HTTP2_PONG_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes that a server may send on one HTTP/2 stream before they are read. An answer's reader is held up
+/// by its client, and this is what it may cost; a whole connection may have four times as much.
+pub(crate) const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;

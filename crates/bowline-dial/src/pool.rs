@@ -29,7 +29,7 @@ use crate::{ConnectError, Options, target::Target, tls::Stream};
 /// A server that HTTP requests are made to, and the path of its URL.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    target: Arc<Target>,
+    pub(crate) target: Arc<Target>,
     path: String,
 }
 

@@ -1,7 +1,8 @@
 //! Where a connection goes.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use http::{HeaderName, HeaderValue, Request, Uri, header, uri::Scheme};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::{
@@ -32,7 +33,7 @@ pub(crate) struct Rest {
 
 impl Target {
     pub(crate) fn parse(url: &str, options: &Options) -> Result<(Self, Rest), ConnectError> {
-        let uri = url.parse::<http::Uri>().map_err(|_| ConnectError::InvalidUrl)?;
+        let uri = url.parse::<Uri>().map_err(|_| ConnectError::InvalidUrl)?;
         let (secure, port) = match uri.scheme_str() {
             Some("http" | "ws") => (false, 80),
             Some("https" | "wss") => (true, 443),
@@ -65,19 +66,62 @@ impl Target {
         Ok((target, Rest { namespace, query: uri.query().unwrap_or_default().to_owned() }))
     }
 
+    /// The same, where HTTP/2 is offered in TLS.
+    pub(crate) fn offering_http2(mut self) -> Self {
+        self.tls = self.tls.map(Tls::offering_http2);
+        self
+    }
+
+    /// Whether the server may choose HTTP/2.
+    pub(crate) fn offers_http2(&self) -> bool {
+        self.tls.as_ref().is_some_and(Tls::offers_http2)
+    }
+
+    /// How long opening a connection may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
     /// Opens a connection in time.
     pub(crate) async fn connect(&self) -> Result<Stream, String> {
-        let connecting = async {
-            let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-            // A small packet must not wait for the acknowledgement of the last one.
-            let _ = stream.set_nodelay(true);
-            stream.write_all(&self.preface).await?;
-            match &self.tls {
-                Some(tls) => tls.connect(stream).await,
-                None => Ok(Stream::Plain(stream)),
+        self.in_time("connecting", self.dial()).await
+    }
+
+    /// Opens a connection, however long that takes.
+    pub(crate) async fn dial(&self) -> io::Result<Stream> {
+        let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        // A small packet must not wait for the acknowledgement of the last one.
+        let _ = stream.set_nodelay(true);
+        stream.write_all(&self.preface).await?;
+        match &self.tls {
+            Some(tls) => tls.connect(stream).await,
+            None => Ok(Stream::Plain(stream)),
+        }
+    }
+
+    /// Puts the server's name into a request, and the headers that every request has unless it has them
+    /// itself. HTTP/2 has the name in the URI, HTTP/1.1 in a header.
+    pub(crate) fn complete<B>(&self, request: &mut Request<B>, http2: bool) {
+        let headers = request.headers_mut();
+        for (name, value) in &self.headers {
+            let pair = (name.parse::<HeaderName>(), value.parse::<HeaderValue>());
+            if let (Ok(name), Ok(value)) = pair {
+                headers.entry(name).or_insert(value);
             }
-        };
-        self.in_time("connecting", connecting).await
+        }
+        if !http2 {
+            if let Ok(host) = self.authority.parse() {
+                headers.insert(header::HOST, host);
+            }
+            return;
+        }
+        headers.remove(header::HOST);
+        let mut parts = request.uri().clone().into_parts();
+        parts.scheme = Some(if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = self.authority.parse().ok();
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
     }
 
     /// Gives something that belongs to opening a connection its time.

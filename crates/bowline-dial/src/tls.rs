@@ -35,6 +35,9 @@ pub enum Trust {
     Only(CertificateDer<'static>),
 }
 
+/// The name of HTTP/2 in TLS (RFC 9113 section 3.2).
+const HTTP2: &[u8] = b"h2";
+
 /// How one server is spoken to.
 #[derive(Debug, Clone)]
 pub(crate) struct Tls {
@@ -62,6 +65,19 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), name })
+    }
+
+    /// The same, where the server may choose HTTP/2.
+    pub(crate) fn offering_http2(mut self) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+        self.config = Arc::new(config);
+        self
+    }
+
+    /// Whether the server may choose HTTP/2.
+    pub(crate) fn offers_http2(&self) -> bool {
+        self.config.alpn_protocols.iter().any(|name| name == HTTP2)
     }
 
     /// Shakes hands.
@@ -139,6 +155,16 @@ impl ServerCertVerifier for OnlyThis {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Whether the server has chosen HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
+        }
+    }
 }
 
 impl AsyncRead for Stream {
