@@ -94,6 +94,20 @@ crate::table! {
         retry: false,
         remedy: "The log says what is wrong with the answer; docs/backend.md says what is right.",
     }
+    ProviderUnusable {
+        help: "A provider of AI models cannot be asked in the way that is configured.",
+        name: "provider-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check its table in [ai.providers]: the variable of `api-key-env` must be set for the server, or this user able to read what `api-key-file` names.",
+    }
+    KeyUnusable {
+        help: "What was given is no key for clients of the AI gateway.",
+        name: "key-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Give one line with a key that nobody guesses, such as `openssl rand -hex 24` makes.",
+    }
     AddressInUse {
         help: "The address is held by another process.",
         name: "address-in-use",
@@ -331,6 +345,13 @@ crate::table! {
         blame: Blame::Operator,
         retry: false,
         remedy: "Take a Socket.IO sid from /api/v1/sockets; a client that connects anew gets another.",
+    }
+    AiRequestUnknown {
+        help: "No request to the AI gateway with this id is remembered.",
+        name: "ai-request-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Take an id from /api/v1/ai/requests or from the `x-request-id` of an answer; a request is there once it is over, and the last 2,000 are.",
     }
     ControlSocketOnly {
         help: "Only the master does this, on its control socket.",

@@ -226,6 +226,96 @@ crate::table! {
         kind: Kind::Counter,
         labels: &["backend"],
     }
+    AiAttempts {
+        help: "Attempts at a provider of AI models that are over, by how they ended; `model` is the provider's. What a provider is charged with is counted here, and of its own attempts alone.",
+        name: "bowline_ai_attempts_total",
+        kind: Kind::Counter,
+        labels: &["provider", "model", "outcome"],
+    }
+    AiAttemptSeconds {
+        help: "Time from the beginning of an attempt to its end, those that failed or ran out of time among them.",
+        name: "bowline_ai_attempt_seconds",
+        kind: Kind::Histogram,
+        labels: &["provider", "model", "outcome"],
+    }
+    AiFirstContentSeconds {
+        help: "Time from the beginning of an attempt to the first content of its stream.",
+        name: "bowline_ai_first_content_seconds",
+        kind: Kind::Histogram,
+        labels: &["provider", "model"],
+    }
+    AiTokens {
+        help: "Tokens of attempts, by kind: `input` (of which `cached` and, into the cache, `written`) and `output` (of which `reasoning`).",
+        name: "bowline_ai_tokens_total",
+        kind: Kind::Counter,
+        labels: &["provider", "model", "kind"],
+    }
+    AiRequests {
+        help: "Requests for AI models that are over, by the model that was asked for (`other` if there is none of that name), by who served it, as PROVIDER/MODEL (empty: nobody), and by how they ended.",
+        name: "bowline_ai_requests_total",
+        kind: Kind::Counter,
+        labels: &["requested", "served", "outcome"],
+    }
+    AiRequestSeconds {
+        help: "Time from the arrival of a request to the end of its answer, all its attempts included.",
+        name: "bowline_ai_request_seconds",
+        kind: Kind::Histogram,
+        labels: &["requested", "served"],
+    }
+    AiRefused {
+        help: "Requests for AI models that were refused before anybody was asked, by reason.",
+        name: "bowline_ai_refused_total",
+        kind: Kind::Counter,
+        labels: &["reason"],
+    }
+    AiPermits {
+        help: "Permits for requests to AI models, of each provider and of the gateway as a whole (`*`), by state: `held`, or `queued` for.",
+        name: "bowline_ai_permits",
+        kind: Kind::Gauge,
+        labels: &["provider", "state"],
+    }
+    AiOldestPermitSeconds {
+        help: "Age of the oldest permit that is held; 0 if none is.",
+        name: "bowline_ai_oldest_permit_seconds",
+        kind: Kind::Gauge,
+        labels: &["provider"],
+    }
+    AiBreakerState {
+        help: "Whether a model of a provider is asked: 0 closed (it is), 1 ramp, 2 half-open, 3 open, 4 parked, 5 down until somebody mends it.",
+        name: "bowline_ai_breaker_state",
+        kind: Kind::Gauge,
+        labels: &["provider", "model"],
+    }
+    AiConnections {
+        help: "Connections to a provider of AI models, by state: `open`, of which `idle`.",
+        name: "bowline_ai_connections",
+        kind: Kind::Gauge,
+        labels: &["provider", "state"],
+    }
+    AiPoolWaits {
+        help: "Attempts that found as many connections open as `pool.connections` allows.",
+        name: "bowline_ai_pool_waits_total",
+        kind: Kind::Counter,
+        labels: &["provider"],
+    }
+    AiKeyTokens {
+        help: "Tokens of attempts, by the key of the client; empty where none is asked for.",
+        name: "bowline_ai_key_tokens_total",
+        kind: Kind::Counter,
+        labels: &["key", "provider", "model", "kind"],
+    }
+    AiBodyBytes {
+        help: "Memory set aside for requests to AI models that are being read or answered: `ai.max-bytes` bounds it.",
+        name: "bowline_ai_body_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
+    AiConversations {
+        help: "Conversations of Socket.IO clients with AI models that are kept.",
+        name: "bowline_ai_conversations",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
     AlertsFiring {
         help: "Alerts that fire, by rule.",
         name: "bowline_alerts_firing",

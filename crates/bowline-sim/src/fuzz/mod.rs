@@ -1,6 +1,7 @@
 //! One target per decoder, and one for the hub: its inputs, and what must hold for every one of
 //! them.
 
+mod ai;
 mod driver;
 mod engineio;
 mod forwarded;
@@ -36,13 +37,17 @@ pub enum Target {
     Sio5Packet,
     /// The header `X-Forwarded-For`.
     Forwarded,
+    /// Streams of AI providers on their way to clients, both dialects both ways.
+    AiStream,
+    /// Bodies that AI clients and providers send.
+    AiBody,
     /// The hub, with inputs in any order.
     Hub,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::WsFrames,
         Self::WsDeflate,
         Self::WsHandshake,
@@ -53,6 +58,8 @@ impl Target {
         Self::Sio4Packet,
         Self::Sio5Packet,
         Self::Forwarded,
+        Self::AiStream,
+        Self::AiBody,
         Self::Hub,
     ];
 
@@ -69,6 +76,8 @@ impl Target {
             Self::Sio4Packet => "sio4-packet",
             Self::Sio5Packet => "sio5-packet",
             Self::Forwarded => "forwarded",
+            Self::AiStream => "ai-stream",
+            Self::AiBody => "ai-body",
             Self::Hub => "hub",
         }
     }
@@ -95,6 +104,8 @@ impl Target {
             Self::Sio4Packet => socketio::packets_v4(data),
             Self::Sio5Packet => socketio::packets_v5(data),
             Self::Forwarded => forwarded::forwarded(data),
+            Self::AiStream => ai::stream(data),
+            Self::AiBody => ai::body(data),
             Self::Hub => hub::hub(data),
         }
     }
@@ -114,6 +125,8 @@ impl Target {
             Self::EioRequest => engineio::valid_request(rng),
             Self::Sio4Packet | Self::Sio5Packet => socketio::valid_packets(rng),
             Self::Forwarded => forwarded::valid_forwarded(rng),
+            Self::AiStream => ai::valid_stream(rng),
+            Self::AiBody => ai::valid_body(rng),
             Self::Hub => hub::valid_hub(rng),
         };
         for _ in 0..rng.below(5) {
