@@ -108,7 +108,16 @@ pub(crate) enum Config {
     },
     /// Print the JSON Schema of the file, for editors
     Schema,
+    /// Read a key of AI clients on stdin and print what `[ai.keys]` has of it
+    #[command(after_help = HASH_KEY_HELP)]
+    HashKey,
 }
+
+const HASH_KEY_HELP: &str = "\
+The server keeps the SHA-256 of a key and never the key, so a key must be one that nobody guesses.
+
+Example:
+  openssl rand -hex 24 | tee key | bowline config hash-key";
 
 const SERVE_HELP: &str = "\
 Works with no configuration: `/` is an echo, `/relay` sends to everybody, and the page at

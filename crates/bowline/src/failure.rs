@@ -38,6 +38,8 @@ impl Failure {
             | ErrorCode::AlertRulesInvalid
             | ErrorCode::TokenKeysUnusable
             | ErrorCode::BackendUnusable
+            | ErrorCode::ProviderUnusable
+            | ErrorCode::KeyUnusable
             | ErrorCode::ConfigKeyUnknown => Exit::Usage,
             ErrorCode::AddressInUse
             | ErrorCode::AddressUnavailable
@@ -75,6 +77,7 @@ impl Failure {
             | ErrorCode::NotFound
             | ErrorCode::MethodRefused
             | ErrorCode::SocketUnknown
+            | ErrorCode::AiRequestUnknown
             | ErrorCode::EmitIdReused
             | ErrorCode::TokenMissing
             | ErrorCode::TokenInvalid

@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use crate::{
+    ai::Ai,
     alerts,
     api::AdminDoor,
     auth::Auth,
@@ -70,6 +71,8 @@ pub(crate) struct Gateway {
     pub(crate) auth: Arc<Auth>,
     /// Apps behind HTTP.
     pub(crate) backends: Backends,
+    /// Models of providers.
+    pub(crate) ai: Ai,
     /// The way in for events of other programs.
     pub(crate) emitter: Emitter,
 }
@@ -118,8 +121,10 @@ fn start(
 
     let auth = Arc::new(Auth::new(office.handle().clone(), first));
     let backends = Backends::new(office.handle().clone());
-    let mut builder = wiring::builder(&config, &auth, &backends)?;
+    let ai = Ai::new(first);
+    let mut builder = wiring::builder(&config, &auth, &backends, &ai)?;
     backends.settle();
+    ai.settle();
     if first {
         let (started, bound) = clock::start_of(charter.started_unix_ms, charter.bind_seconds);
         builder = builder.started(started).bound(bound);
@@ -141,6 +146,7 @@ fn start(
         alerts: Arc::new(alerts::Board::new(alerts::identity(&charter))),
         auth,
         backends,
+        ai,
         charter: Arc::new(charter),
     });
     door.open(Arc::clone(&gateway));

@@ -1,6 +1,7 @@
 //! `bowline`: arguments, configuration and wiring. What the server does is in `bowline-net`, what
 //! it decides in `bowline-proto`.
 
+mod ai;
 mod alerts;
 mod api;
 mod auth;
@@ -114,5 +115,6 @@ fn config(command: cli::Config) -> Result<Exit, Failure> {
         cli::Config::Show { settings, json, .. } => config::command::show(settings.0, json),
         cli::Config::Explain { key, settings } => config::command::explain(&key, settings.0),
         cli::Config::Schema => Ok(config::command::schema()),
+        cli::Config::HashKey => config::command::hash_key(io::stdin().lock()),
     }
 }

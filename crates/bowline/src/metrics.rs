@@ -65,6 +65,7 @@ pub(crate) async fn gather(gateway: &Gateway) -> Vec<Sample> {
     samples.extend(of_auth(gateway.auth.counts()));
     samples.extend(gateway.emitter.counts().samples());
     samples.extend(of_backends(&gateway.backends.stats()));
+    samples.extend(gateway.ai.shared().samples());
     samples
 }
 
@@ -390,6 +391,7 @@ mod tests {
         samples.extend(crate::emit::Counts::default().samples());
         let apps = ["app", "other"].map(|name| (name.to_owned(), Default::default()));
         samples.extend(of_backends(&apps));
+        samples.extend(crate::ai::example());
         samples
     }
 

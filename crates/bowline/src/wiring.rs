@@ -8,6 +8,7 @@ use bowline_net::{
 };
 
 use crate::{
+    ai::Ai,
     auth::Auth,
     backends::Backends,
     config::{Allowance, Config, Cookie, Handler, Namespace, SessionKey, Shards},
@@ -19,14 +20,17 @@ use crate::{
 /// the master and are adopted.
 ///
 /// # Errors
-/// The keys that a namespace checks tokens with, or the secret of an app, cannot be read.
+/// The keys that a namespace checks tokens with, the secret of an app, or the key of a provider cannot be
+/// read.
 pub(crate) fn builder(
     config: &Config,
     auth: &Auth,
     backends: &Backends,
+    ai: &Ai,
 ) -> Result<Builder, Failure> {
     let Config { server, engine, limits, continuity, namespaces, health, .. } = config;
     backends.prepare(config)?;
+    ai.prepare(config)?;
     let mut builder =
         Server::builder()
             .drain(server.drain)
@@ -74,13 +78,14 @@ pub(crate) fn builder(
                 max_bytes: continuity.max_bytes,
                 max_away: continuity.max_away,
             })
+            .http_service(ai.service())
             .page(page::render(config));
     if let Shards::Of(shards) = server.shards {
         builder = builder.shards(shards.into());
     }
     for (pattern, rule) in &namespaces.0 {
         let most = number(limits.connections_per_subject);
-        let handler = handler(pattern, rule, most, auth, backends)?;
+        let handler = handler(pattern, rule, most, auth, (backends, ai))?;
         builder = builder.namespace_shared(pattern, handler).keeping(keeping(rule));
     }
     Ok(builder)
@@ -92,7 +97,7 @@ fn handler(
     rule: &Namespace,
     per_subject_max: Option<usize>,
     auth: &Auth,
-    backends: &Backends,
+    (backends, ai): (&Backends, &Ai),
 ) -> Result<Arc<dyn bowline_net::Handler>, Failure> {
     let handler: Arc<dyn bowline_net::Handler> = match &rule.handler {
         Handler::Echo => Arc::new(Echo),
@@ -101,6 +106,7 @@ fn handler(
             // The configuration has been checked.
             Failure::new(ErrorCode::ConfigInvalid, format!("there is no backend {name}"))
         })?),
+        Handler::Ai(model) => Arc::new(ai.chat(model)),
     };
     let Some(jwt) = &rule.jwt else { return Ok(handler) };
     let name_claim = match &rule.session_key {

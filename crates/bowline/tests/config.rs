@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -268,6 +269,67 @@ fn a_key_is_explained_even_where_the_file_has_mistakes() {
 }
 
 #[test]
+fn what_keeps_a_provider_from_answering_is_told_before_it_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = "[server]\nlisten = \"0.0.0.0:0\"\n\
+                [ai.providers.far]\nkind = \"openai\"\nbase-url = \"http://models.example.com/v1\"\n\
+                api-key-env = \"FAR_KEY\"\n\
+                [ai.providers.here]\nkind = \"openai\"\nbase-url = \"http://localhost:11434/v1\"\n\
+                [ai.models.chat]\ntry = [\"far/a\", \"here/b\"]\n";
+    write(directory.path(), "bowline.toml", file);
+    let mut command = command(directory.path());
+    let output = command.args(["config", "check", "bowline.toml"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for words in [
+        "warning: `ai.providers.\"far\".api-key-env`: the variable FAR_KEY is not set here",
+        "warning: `ai.providers.\"far\".base-url`: prompts, answers and the key go to",
+        "warning: `ai`: others can connect to `server.listen`, and there are no keys in [ai.keys]",
+    ] {
+        assert!(said.contains(words), "{words:?} is missing in:\n{said}");
+    }
+    assert_eq!(said.lines().count(), 3, "{said}");
+
+    let file = file.replace("-env = \"FAR_KEY\"", "-file = \"no-key\"");
+    write(directory.path(), "bowline.toml", &file);
+    let output = bowline(directory.path(), &["config", "check", "bowline.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    let told = "bowline.toml:6: `ai.providers.\"far\".api-key-file`: cannot read";
+    assert!(said.contains(told), "{said}");
+    // A server that is about to be started has the variables of this command.
+    let output = bowline(directory.path(), &["serve", "--config", "bowline.toml"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_key_is_hashed_as_its_table_wants_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = |key: &str| {
+        let mut command = command(directory.path());
+        command.args(["config", "hash-key"]).stdin(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(key.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let hashed = said("bl-0123456789abcdef0123456789abcdef\n");
+    assert!(hashed.status.success());
+    let line = "sha256 = \"a2ad013a24f0634c93851c053f2bea16ce4bc107b6f631223d9cce0aeba1a8b4\"\n";
+    assert_eq!(text(&hashed.stdout), line);
+    write(directory.path(), "bowline.toml", &format!("[ai.keys.app]\n{line}"));
+    let output = bowline(directory.path(), &["config", "check", "bowline.toml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for wrong in ["", "\n", "hunter2\n", "two lines of a key\nof which one is too much\n"] {
+        let refused = said(wrong);
+        assert_eq!(refused.status.code(), Some(2));
+        let said = text(&refused.stderr);
+        assert!(said.starts_with("error[key-unusable]"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn the_schema_agrees_with_the_reader() {
     let directory = tempfile::tempdir().unwrap();
     let schema = bowline(directory.path(), &["config", "schema"]);
@@ -318,6 +380,20 @@ fn the_schema_agrees_with_the_reader() {
         ("[namespaces.\"/x\"]\nhandler = \"echo\"\nevent-id = \"/id\"", false),
         ("[namespaces.\"/x\"]\nhandler = \"echo\"\nsession-key = \"cookie:a\"", true),
         ("[namespaces.\"/x\"]\nhandler = \"echo\"\nsession-key = \"cookie\"", false),
+        ("[ai]\nretry-budget = \"100%\"", true),
+        ("[ai]\nretry-budget = \"101%\"", false),
+        ("[ai.providers.a]\nkind = \"openai\"\nbase-url = \"http://a/v1\"", true),
+        ("[ai.providers.a]\nkind = \"openai\"\nbase-url = \"http://a/v1?key=x\"", false),
+        ("[ai.providers.a]\nkind = \"openai\"", false),
+        (
+            "[ai.providers.a]\nkind = \"anthropic\"\nbase-url = \"http://a\"\n\
+             timeout = { idle = \"1s\" }\n[ai.models.\"b/c\"]\ntry = [\"a/b\"]",
+            true,
+        ),
+        ("[ai.models.\"b c\"]\ntry = [\"a/b\"]", false),
+        ("[ai.models.b]\ntry = []", false),
+        ("[ai.keys.a]\nsha256 = \"abc\"", false),
+        ("[ai.keys.a]\npriority = \"high\"", false),
         ("[links]", false),
     ];
     for (file, good) in wrong {

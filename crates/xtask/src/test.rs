@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    bench,
     clock::{Watch, shown},
     root,
     step::{self, Count, Outcome},
@@ -86,6 +87,13 @@ const STEPS: &[Step] = &[
         run: backend,
         needed: false,
     },
+    Step {
+        name: "ai",
+        what: "models behind the gateway, and their faults",
+        run: ai,
+        needed: false,
+    },
+    Step { name: "bench", what: "how benchmarks are summed up", run: bench, needed: false },
     Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
     Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
     Step { name: "sim", what: "500 seeded worlds of continuity", run: sim, needed: false },
@@ -316,6 +324,20 @@ fn operations(_: &Run) -> Vec<Outcome> {
     vec![npm("operations", &[], PATIENCE)]
 }
 
+fn ai(_: &Run) -> Vec<Outcome> {
+    vec![npm("ai", &[], PATIENCE)]
+}
+
+fn bench(_: &Run) -> Vec<Outcome> {
+    let packages = bench::packages();
+    if packages.failed > 0 {
+        return vec![packages];
+    }
+    let mut command = Command::new("npm");
+    command.args(["test", "--silent"]).current_dir(root().join("bench"));
+    vec![packages, step::run("bench", command, Count::Last, PATIENCE)]
+}
+
 fn rude(_: &Run) -> Vec<Outcome> {
     vec![npm("rude", &[], PATIENCE)]
 }
@@ -437,6 +459,7 @@ fn with_servers(mut command: Command) -> Command {
     command.env("ENGINE_ECHO_BIN", built("examples/engine_echo"));
     command.env("SOCKET_SUITE_BIN", built("examples/socket_suite"));
     command.env("SLOW_START_BIN", built("examples/slow_start"));
+    command.env("MOCK_PROVIDER_BIN", built("examples/mock_provider"));
     command.env("PYTHON_BIN", venv().join("bin/python"));
     // A suite that finds no server must not pass by comparing the reference with itself.
     command.env("REQUIRE_BOWLINE", "1");

@@ -52,7 +52,9 @@ impl ApiError {
             ErrorCode::RequestInvalid => StatusCode::BAD_REQUEST,
             ErrorCode::AdminTokenMissing | ErrorCode::AdminTokenWrong => StatusCode::UNAUTHORIZED,
             ErrorCode::HostRefused | ErrorCode::OriginRefused => StatusCode::FORBIDDEN,
-            ErrorCode::NotFound | ErrorCode::SocketUnknown => StatusCode::NOT_FOUND,
+            ErrorCode::NotFound | ErrorCode::SocketUnknown | ErrorCode::AiRequestUnknown => {
+                StatusCode::NOT_FOUND
+            }
             ErrorCode::MethodRefused | ErrorCode::ControlSocketOnly => {
                 StatusCode::METHOD_NOT_ALLOWED
             }

@@ -4,6 +4,7 @@
 //! master's control socket (where the file says who may ask), and the link between master and
 //! gateway. docs/api.md shows it with curl, `/api/v1/openapi.json` describes it to programs.
 
+mod ai;
 mod audit;
 mod door;
 mod emit;
@@ -108,6 +109,9 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(emit::join))
         .routes(routes!(emit::leave))
         .routes(routes!(sockets::packet_logs))
+        .routes(routes!(ai::requests))
+        .routes(routes!(ai::request))
+        .routes(routes!(ai::providers))
         .routes(routes!(master::reload))
         .routes(routes!(master::stop))
         .routes(routes!(openapi))
@@ -155,8 +159,11 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 16] = [
+    const ALL: [(&str, &str); 19] = [
         ("/", "get"),
+        ("/api/v1/ai/providers", "get"),
+        ("/api/v1/ai/requests", "get"),
+        ("/api/v1/ai/requests/{id}", "get"),
         ("/api/v1/components", "get"),
         ("/api/v1/disconnect", "post"),
         ("/api/v1/emit", "post"),

@@ -262,7 +262,7 @@ pub(super) async fn packet_logs(
 }
 
 /// What stands in the query, whose mistakes are told as everything else.
-pub(super) struct InQuery<T>(T);
+pub(super) struct InQuery<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     type Rejection = ApiError;

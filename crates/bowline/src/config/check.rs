@@ -7,8 +7,8 @@ use bowline_net::{Tls, TlsError};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use super::{Allowance, Backend, Error, Examined, Jwt, Mistake, Place, excerpt, near};
-use crate::{alerts, api::Tokens, auth, backends};
+use super::{Allowance, Backend, Error, Examined, Jwt, Mistake, Place, Provider, excerpt, near};
+use crate::{ai, alerts, api::Tokens, auth, backends};
 
 /// What was found in files that are named, and in what is allowed but probably not meant.
 #[derive(Default)]
@@ -65,6 +65,16 @@ pub(crate) fn look(examined: &Examined) -> Findings {
         if let Some(jwt) = &rule.jwt {
             findings.keys(examined, name, jwt);
         }
+    }
+    for (name, provider) in &config.ai.providers.0 {
+        findings.provider(examined, name, provider);
+    }
+    if config.ai.is_on() && config.ai.keys.0.is_empty() && ai::listens_to_others(config) {
+        findings.warnings.push(
+            "`ai`: others can connect to `server.listen`, and there are no keys in [ai.keys], so that \
+             /v1 is closed; `bowline config hash-key` makes what stands there"
+                .to_owned(),
+        );
     }
     if config.server.proxy_protocol && config.server.trusted_proxies.is_empty() {
         findings.warnings.push(
@@ -125,6 +135,33 @@ impl Findings {
                 "`backends.{name:?}.url`: what clients say goes to {} without TLS, which is right in a \
                  network of your own alone",
                 backend.url.shown()
+            ));
+        }
+    }
+
+    /// Looks at what a provider is shown.
+    fn provider(&mut self, examined: &Examined, name: &str, provider: &Provider) {
+        let path = |key: &str| format!("ai.providers.{name:?}.{key}");
+        if let Some(file) = &provider.api_key_file {
+            match (File::open(file), ai::api_key(provider, ai::of_environment)) {
+                (Err(error), _) => self.cannot_read(examined, &path("api-key-file"), file, &error),
+                (Ok(_), Err(problem)) => {
+                    let problem = problem.trim_start_matches("`api-key-file`: ");
+                    self.mistake(examined, &path("api-key-file"), problem);
+                }
+                (Ok(_), Ok(_)) => self.secret(&path("api-key-file"), file),
+            }
+        } else if let Err(problem) = ai::api_key(provider, ai::of_environment) {
+            // The server may be started with another environment than this command.
+            let problem = problem.trim_start_matches("`api-key-env`: ");
+            self.warnings.push(format!("`{}`: {problem} here", path("api-key-env")));
+        }
+        if provider.base_url.starts_with("http://") && !is_here(&provider.base_url) {
+            self.warnings.push(format!(
+                "`{}`: prompts, answers and the key go to {} without TLS, which is right in a network of \
+                 your own alone",
+                path("base-url"),
+                provider.base_url.shown()
             ));
         }
     }

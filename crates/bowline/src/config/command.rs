@@ -1,12 +1,14 @@
 //! The commands `bowline config …`.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 
 use bowline_names::{ErrorCode, Exit};
+use ring::digest;
 use serde_json::Value;
 
 use super::{
     DEFAULT_FILE, Error, Overrides,
+    ai::Digest,
     check::{self, Findings},
     explain, near, read, read_file, schema,
 };
@@ -104,6 +106,44 @@ pub(crate) fn explain(asked: &str, overrides: Overrides) -> Result<Exit, Failure
 pub(crate) fn schema() -> Exit {
     print_json(&schema::schema());
     Exit::Ok
+}
+
+/// Characters that a key of a client must have: it is hashed without salt, so that it can be found
+/// among many, and a short one could be found by trying.
+const KEY_LENGTH_MIN: usize = 20;
+
+/// The longest key.
+const KEY_LENGTH_MAX: usize = 1_024;
+
+/// `config hash-key`: what `[ai.keys]` has of a key.
+///
+/// # Errors
+/// When nothing comes, or something that could not be shown in a header or could be guessed.
+pub(crate) fn hash_key(input: impl Read) -> Result<Exit, Failure> {
+    let wrong = |why: String| Failure::new(ErrorCode::KeyUnusable, why);
+    let mut text = String::new();
+    let limit = KEY_LENGTH_MAX as u64 + 2;
+    (input.take(limit).read_to_string(&mut text))
+        .map_err(|error| wrong(format!("cannot read a key on stdin: {error}")))?;
+    let key = text.trim_end_matches(['\r', '\n']);
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("a key is one line of letters, digits and signs of ASCII".to_owned()));
+    }
+    if !(KEY_LENGTH_MIN..=KEY_LENGTH_MAX).contains(&key.len()) {
+        let length = key.len();
+        return Err(wrong(format!(
+            "the key has {length} characters; it takes {KEY_LENGTH_MIN} to {KEY_LENGTH_MAX}"
+        )));
+    }
+    print(&format!("sha256 = \"{}\"\n", digest_of(key.as_bytes())));
+    Ok(Exit::Ok)
+}
+
+/// The SHA-256 of a key.
+fn digest_of(key: &[u8]) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(digest::digest(&digest::SHA256, key).as_ref());
+    Digest(bytes)
 }
 
 fn print_json(value: &Value) {

@@ -14,7 +14,7 @@ use bowline_net::{EventIdPath, OnDoubt, SessionLimits, Stamp};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::value;
+use super::{ai::Ai, value};
 
 /// Everything the server needs to know. [`Default`] is what runs when nobody says anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,6 +27,7 @@ pub(crate) struct Config {
     pub(crate) continuity: Continuity,
     pub(crate) namespaces: Namespaces,
     pub(crate) backends: Backends,
+    pub(crate) ai: Ai,
     pub(crate) alerts: Alerts,
     pub(crate) log: Log,
 }
@@ -250,6 +251,8 @@ pub(crate) enum Handler {
     Relay,
     /// The app of this name in `[backends]`.
     Http(String),
+    /// The model of this name in `[ai.models]`.
+    Ai(String),
 }
 
 impl Handler {
@@ -258,7 +261,7 @@ impl Handler {
         match self {
             Self::Echo => "echo",
             Self::Relay => "relay",
-            Self::Http(backend) => backend,
+            Self::Http(name) | Self::Ai(name) => name,
         }
     }
 }

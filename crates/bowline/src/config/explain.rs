@@ -206,10 +206,12 @@ fn pattern(path: &str) -> String {
     {
         return format!("{}*{}", &path[..from], &path[to + 1..]);
     }
-    match path.strip_prefix("backends.") {
-        Some(rest) => {
+    const NAMED: [&str; 4] = ["backends.", "ai.providers.", "ai.models.", "ai.keys."];
+    let named = NAMED.iter().find_map(|table| Some((table, path.strip_prefix(table)?)));
+    match named {
+        Some((table, rest)) => {
             let end = rest.find('.').unwrap_or(rest.len());
-            format!("backends.*{}", &rest[end..])
+            format!("{table}*{}", &rest[end..])
         }
         None => path.to_owned(),
     }

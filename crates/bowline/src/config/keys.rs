@@ -11,11 +11,13 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use super::{
-    effective::{Backend, Config, Jwt, LogFormat, Namespace},
+    ai::{Priority, ProviderKind},
+    effective::{Config, LogFormat},
     kind::{
-        Address, Addresses, Claim, CookieName, Count, CountOrAuto, DurabilityName, Endpoint,
-        EventIdPlace, File, HandlerName, Kind, Level, Networks, OneOf, Origins, SessionKeyPlace,
-        Size, Threads, Time, TransportNames, Truth, UrlPath, WebOrigin, Words,
+        Address, Addresses, BaseUrl, Chain, Claim, CookieName, Count, CountOrAuto, DurabilityName,
+        Endpoint, EventIdPlace, File, HandlerName, KeyHash, Kind, Level, ModelNames, Networks,
+        OneOf, Origins, Percent, SessionKeyPlace, Size, Threads, Time, TransportNames, Truth,
+        UrlPath, VariableName, WebOrigin, Words,
     },
 };
 
@@ -66,6 +68,19 @@ const STAMPS: OneOf<Stamp> =
 
 const DOUBTS: OneOf<OnDoubt> = OneOf(&[("repeat", OnDoubt::Repeat), ("skip", OnDoubt::Skip)]);
 
+/// How long an attempt at a provider may take, or a part of it.
+const ATTEMPT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
+
+/// Requests to providers that are under way together: each has a connection.
+const PERMITS: RangeInclusive<u64> = 1..=100_000;
+
+const PROVIDER_KINDS: OneOf<ProviderKind> =
+    OneOf(&[("openai", ProviderKind::OpenAi), ("anthropic", ProviderKind::Anthropic)]);
+
+const PRIORITIES: OneOf<Priority> =
+    OneOf(&[("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)]);
+
 const FORMATS: OneOf<LogFormat> =
     OneOf(&[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
 
@@ -102,50 +117,74 @@ macro_rules! tls {
     };
 }
 
+/// A field of a table that has a name: `optional` if it may have none. `at` is where it stands in
+/// what `entry` makes.
+macro_rules! named {
+    ($kind:expr, $($tables:ident).+, optional $($at:ident).+) => {
+        InNamed {
+            kind: $kind,
+            tables: |config| &config.$($tables).+.0,
+            entry: |config, name| config.$($tables).+.entry(name),
+            get: |table| table.$($at).+.as_ref(),
+            set: |table, value| table.$($at).+ = Some(value),
+        }
+    };
+    ($kind:expr, $($tables:ident).+, $($at:ident).+) => {
+        InNamed {
+            kind: $kind,
+            tables: |config| &config.$($tables).+.0,
+            entry: |config, name| config.$($tables).+.entry(name),
+            get: |table| Some(&table.$($at).+),
+            set: |table, value| table.$($at).+ = value,
+        }
+    };
+}
+
 /// A field of a namespace.
 macro_rules! namespace {
-    ($kind:expr, optional $at:ident) => {
-        InNamespace {
-            kind: $kind,
-            get: |namespace| namespace.$at.as_ref(),
-            set: |namespace, value| namespace.$at = Some(value),
-        }
-    };
-    ($kind:expr, $at:ident) => {
-        InNamespace {
-            kind: $kind,
-            get: |namespace| Some(&namespace.$at),
-            set: |namespace, value| namespace.$at = value,
-        }
-    };
+    ($kind:expr, $($at:tt)+) => { named!($kind, namespaces, $($at)+) };
 }
 
 /// A field of a namespace's `auth.jwt`.
 macro_rules! jwt {
     ($kind:expr, optional $at:ident) => {
-        InJwt { kind: $kind, get: |jwt| jwt.$at.as_ref(), set: |jwt, value| jwt.$at = Some(value) }
+        InNamed {
+            kind: $kind,
+            tables: |config| &config.namespaces.0,
+            entry: |config, name| config.namespaces.entry(name),
+            get: |namespace| namespace.jwt.as_ref()?.$at.as_ref(),
+            set: |namespace, value| namespace.jwt.get_or_insert_default().$at = Some(value),
+        }
     };
     ($kind:expr, $at:ident) => {
-        InJwt { kind: $kind, get: |jwt| Some(&jwt.$at), set: |jwt, value| jwt.$at = value }
+        InNamed {
+            kind: $kind,
+            tables: |config| &config.namespaces.0,
+            entry: |config, name| config.namespaces.entry(name),
+            get: |namespace| Some(&namespace.jwt.as_ref()?.$at),
+            set: |namespace, value| namespace.jwt.get_or_insert_default().$at = value,
+        }
     };
 }
 
 /// A field of an app in `[backends]`.
 macro_rules! backend {
-    ($kind:expr, optional $at:ident) => {
-        InBackend {
-            kind: $kind,
-            get: |backend| backend.$at.as_ref(),
-            set: |backend, value| backend.$at = Some(value),
-        }
-    };
-    ($kind:expr, $at:ident) => {
-        InBackend {
-            kind: $kind,
-            get: |backend| Some(&backend.$at),
-            set: |backend, value| backend.$at = value,
-        }
-    };
+    ($kind:expr, $($at:tt)+) => { named!($kind, backends, $($at)+) };
+}
+
+/// A field of a provider in `[ai.providers]`.
+macro_rules! provider {
+    ($kind:expr, $($at:tt)+) => { named!($kind, ai.providers, $($at)+) };
+}
+
+/// A field of a model in `[ai.models]`.
+macro_rules! model {
+    ($kind:expr, $($at:tt)+) => { named!($kind, ai.models, $($at)+) };
+}
+
+/// A field of a client's key in `[ai.keys]`.
+macro_rules! client_key {
+    ($kind:expr, $($at:tt)+) => { named!($kind, ai.keys, $($at)+) };
 }
 
 /// Every key, in the order of the file.
@@ -269,6 +308,89 @@ pub(crate) static KEYS: &[Key] = &[
     key("backends.*.max-concurrent", Change::Reload, &backend!(Count(1..=100_000), max_concurrent)),
     key("backends.*.queue", Change::Reload, &backend!(Count(1..=10_000_000), queue)),
     key("backends.*.recheck", Change::Reload, &backend!(Truth, recheck)),
+    key("ai.max-concurrent", Change::Reload, &field!(Count(PERMITS), ai.max_concurrent)),
+    key(
+        "ai.max-concurrent-per-session",
+        Change::Reload,
+        &field!(Count(PERMITS), ai.max_concurrent_per_session),
+    ),
+    key("ai.queue", Change::Reload, &field!(Count(0..=100_000), ai.queue)),
+    key("ai.deadline", Change::Reload, &field!(Time(ATTEMPT), ai.deadline)),
+    key("ai.retry-budget", Change::Reload, &field!(Percent, ai.retry_percent)),
+    key("ai.max-request", Change::Reload, &field!(Size(BYTES), ai.request_bytes)),
+    key("ai.max-bytes", Change::Reload, &field!(Size(LOG_BYTES), ai.body_bytes)),
+    key("ai.slow-stream.window", Change::Reload, &field!(Time(ATTEMPT), ai.slow_stream.window)),
+    key(
+        "ai.slow-stream.min-tokens",
+        Change::Reload,
+        &field!(Count(0..=1_000_000), ai.slow_stream.min_tokens),
+    ),
+    key("ai.conversations.max", Change::Reload, &field!(Count(COUNT), ai.conversations.max)),
+    key("ai.conversations.turns", Change::Reload, &field!(Count(COUNT), ai.conversations.turns)),
+    key(
+        "ai.conversations.max-bytes",
+        Change::Reload,
+        &field!(Size(LOG_BYTES), ai.conversations.max_bytes),
+    ),
+    key("ai.providers.*.kind", Change::Reload, &provider!(PROVIDER_KINDS, kind)).required(),
+    key("ai.providers.*.base-url", Change::Reload, &provider!(BaseUrl, base_url)).required(),
+    key(
+        "ai.providers.*.api-key-env",
+        Change::Reload,
+        &provider!(VariableName, optional api_key_env),
+    ),
+    key("ai.providers.*.api-key-file", Change::Reload, &provider!(File, optional api_key_file)),
+    key(
+        "ai.providers.*.max-concurrent",
+        Change::Reload,
+        &provider!(Count(PERMITS), max_concurrent),
+    ),
+    key(
+        "ai.providers.*.timeout.connect",
+        Change::Reload,
+        &provider!(Time(ATTEMPT), timeout.connect),
+    ),
+    key(
+        "ai.providers.*.timeout.first-content",
+        Change::Reload,
+        &provider!(Time(ATTEMPT), timeout.first_content),
+    ),
+    key("ai.providers.*.timeout.idle", Change::Reload, &provider!(Time(ATTEMPT), timeout.idle)),
+    key("ai.providers.*.timeout.total", Change::Reload, &provider!(Time(ATTEMPT), timeout.total)),
+    key(
+        "ai.providers.*.pool.connections",
+        Change::Reload,
+        &provider!(Count(PERMITS), pool.connections),
+    ),
+    key("ai.providers.*.pool.idle", Change::Reload, &provider!(Time(ATTEMPT), pool.idle)),
+    key("ai.models.*.try", Change::Reload, &model!(Chain, chain)).required(),
+    key(
+        "ai.models.*.max-concurrent",
+        Change::Reload,
+        &model!(Count(PERMITS), optional max_concurrent),
+    ),
+    key("ai.keys.*.sha256", Change::Reload, &client_key!(KeyHash, sha256)).required(),
+    key("ai.keys.*.priority", Change::Reload, &client_key!(PRIORITIES, priority)),
+    key(
+        "ai.keys.*.limits.requests-per-minute",
+        Change::Reload,
+        &client_key!(Count(COUNT), optional limits.requests_per_minute),
+    ),
+    key(
+        "ai.keys.*.limits.tokens-per-minute",
+        Change::Reload,
+        &client_key!(Count(1..=1_000_000_000_000), optional limits.tokens_per_minute),
+    ),
+    key(
+        "ai.keys.*.limits.max-concurrent",
+        Change::Reload,
+        &client_key!(Count(PERMITS), optional limits.max_concurrent),
+    ),
+    key(
+        "ai.keys.*.limits.models",
+        Change::Reload,
+        &client_key!(ModelNames, optional limits.models),
+    ),
 ];
 
 impl Key {
@@ -332,13 +454,14 @@ pub(crate) fn last(path: &str) -> &str {
 
 /// Returns the files that are named, whose paths may be relative.
 pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
-    let Config { server, admin, alerts, namespaces, backends, .. } = config;
+    let Config { server, admin, alerts, namespaces, backends, ai, .. } = config;
+    let api_keys = ai.providers.0.iter_mut().map(|(_, provider)| &mut provider.api_key_file);
     let secrets = backends.0.iter_mut().map(|(_, backend)| &mut backend.secret_file);
     let jwts = namespaces.0.iter_mut().filter_map(|(_, namespace)| namespace.jwt.as_mut());
     let keys = jwts.flat_map(|jwt| [&mut jwt.secret_file, &mut jwt.public_key_file]);
     let tls = server.tls.iter_mut().flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]);
     let rest = [&mut server.state_dir, &mut admin.token_file, &mut alerts.rules_file];
-    tls.chain(rest.into_iter().chain(keys).chain(secrets).flatten())
+    tls.chain(rest.into_iter().chain(keys).chain(secrets).chain(api_keys).flatten())
 }
 
 const fn key(path: &'static str, change: Change, field: &'static dyn Field) -> Key {
@@ -384,105 +507,26 @@ impl<T, K: Kind<T>> Field for Typed<K, T> {
     }
 }
 
-/// A field of a namespace, in all of them.
-struct InNamespace<K, T: 'static> {
+/// A field of a table that has a name, in all of those that have it.
+struct InNamed<K, T: 'static, E: 'static> {
     kind: K,
-    get: fn(&Namespace) -> Option<&T>,
-    set: fn(&mut Namespace, T),
+    tables: fn(&Config) -> &[(String, E)],
+    entry: for<'a> fn(&'a mut Config, &str) -> &'a mut E,
+    get: fn(&E) -> Option<&T>,
+    set: fn(&mut E, T),
 }
 
-impl<T, K: Kind<T>> InNamespace<K, T> {
+impl<T, E, K: Kind<T>> InNamed<K, T, E> {
     fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
-        let all = config.namespaces.0.iter();
+        let all = (self.tables)(config).iter();
         all.filter_map(|(name, one)| Some((name.clone(), write((self.get)(one)?)))).collect()
     }
 }
 
-impl<T, K: Kind<T>> Field for InNamespace<K, T> {
+impl<T, E, K: Kind<T>> Field for InNamed<K, T, E> {
     fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
         let value = self.kind.read(value)?;
-        (self.set)(config.namespaces.entry(name), value);
-        Ok(())
-    }
-
-    fn get(&self, config: &Config) -> Value {
-        self.each(config, |value| self.kind.write(value))
-    }
-
-    fn show(&self, config: &Config) -> Value {
-        self.each(config, |value| self.kind.show(value))
-    }
-
-    fn words(&self) -> String {
-        self.kind.words()
-    }
-
-    fn schema(&self) -> Value {
-        self.kind.schema()
-    }
-}
-
-/// A field of `auth.jwt`, in all namespaces that have it.
-struct InJwt<K, T: 'static> {
-    kind: K,
-    get: fn(&Jwt) -> Option<&T>,
-    set: fn(&mut Jwt, T),
-}
-
-impl<T, K: Kind<T>> InJwt<K, T> {
-    fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
-        let rules = config.namespaces.0.iter();
-        let values = rules.filter_map(|(name, rule)| {
-            let value = (self.get)(rule.jwt.as_ref()?)?;
-            Some((name.clone(), write(value)))
-        });
-        values.collect()
-    }
-}
-
-impl<T, K: Kind<T>> Field for InJwt<K, T> {
-    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
-        let value = self.kind.read(value)?;
-        let jwt = config.namespaces.entry(name).jwt.get_or_insert_default();
-        (self.set)(jwt, value);
-        Ok(())
-    }
-
-    fn get(&self, config: &Config) -> Value {
-        self.each(config, |value| self.kind.write(value))
-    }
-
-    fn show(&self, config: &Config) -> Value {
-        self.each(config, |value| self.kind.show(value))
-    }
-
-    fn words(&self) -> String {
-        self.kind.words()
-    }
-
-    fn schema(&self) -> Value {
-        self.kind.schema()
-    }
-}
-
-/// A field of an app, in all that have it.
-struct InBackend<K, T: 'static> {
-    kind: K,
-    get: fn(&Backend) -> Option<&T>,
-    set: fn(&mut Backend, T),
-}
-
-impl<T, K: Kind<T>> InBackend<K, T> {
-    fn each(&self, config: &Config, write: impl Fn(&T) -> Value) -> Value {
-        let all = config.backends.0.iter();
-        all.filter_map(|(name, one)| Some((name.clone(), write((self.get)(one)?)))).collect()
-    }
-}
-
-impl<T, K: Kind<T>> Field for InBackend<K, T> {
-    fn set(&self, config: &mut Config, name: &str, value: &DeValue<'_>) -> Result<(), String> {
-        let value = self.kind.read(value)?;
-        (self.set)(config.backends.entry(name), value);
+        (self.set)((self.entry)(config, name), value);
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Kinds of values: how each is read, written and described.
 
+mod ai;
+
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bowline_net::EventIdPath;
@@ -12,6 +14,8 @@ use super::{
     effective::{Allowance, Cookie, Durability, Handler, SessionKey, Shards, Transports, Url},
     later, suggest, value,
 };
+
+pub(crate) use self::ai::{BaseUrl, Chain, KeyHash, ModelNames, Percent, VariableName};
 
 /// A kind of value that becomes a `T`.
 pub(crate) trait Kind<T>: Sync {
@@ -650,15 +654,20 @@ pub(crate) struct HandlerName;
 
 impl Kind<Handler> for HandlerName {
     fn words(&self) -> String {
-        format!("{} or {{ http = \"NAME\" }}", quoted(HANDLERS.names()).join(", "))
+        let names = quoted(HANDLERS.names()).join(", ");
+        format!("{names}, {{ http = \"NAME\" }} or {{ ai = \"MODEL\" }}")
     }
 
     fn read(&self, value: &DeValue<'_>) -> Result<Handler, String> {
         if let Some(table) = value.as_table()
-            && let Some(backend) = table.get("http").and_then(|name| name.get_ref().as_str())
-            && table.len() == 1
+            && let Some((key, name)) = table.iter().next().filter(|_| table.len() == 1)
+            && let Some(name) = name.get_ref().as_str().map(str::to_owned)
         {
-            return Ok(Handler::Http(backend.to_owned()));
+            match &**key.get_ref() {
+                "http" => return Ok(Handler::Http(name)),
+                "ai" => return Ok(Handler::Ai(name)),
+                _ => {}
+            }
         }
         if let Some(table) = value.as_table()
             && let Some(key) = table.keys().find(|key| later::HANDLERS.contains(&&**key.get_ref()))
@@ -675,18 +684,21 @@ impl Kind<Handler> for HandlerName {
     fn write(&self, value: &Handler) -> Value {
         match value {
             Handler::Http(backend) => json!({ "http": backend }),
+            Handler::Ai(model) => json!({ "ai": model }),
             Handler::Echo | Handler::Relay => json!(value.name()),
         }
     }
 
     fn schema(&self) -> Value {
-        let backend = json!({
-            "type": "object",
-            "properties": { "http": { "type": "string" } },
-            "required": ["http"],
-            "additionalProperties": false,
-        });
-        json!({ "anyOf": [HANDLERS.schema(), backend] })
+        let table = |key: &str| {
+            json!({
+                "type": "object",
+                "properties": { (key): { "type": "string" } },
+                "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        json!({ "anyOf": [HANDLERS.schema(), table("http"), table("ai")] })
     }
 }
 

@@ -4,7 +4,7 @@
 /// Returns the keys of a later version in the table with this path, which ends with a dot.
 pub(crate) fn keys(table: &str) -> &'static [&'static str] {
     match table {
-        "" => &["ai", "services", "links"],
+        "" => &["services", "links"],
         "server." => &["upgrade-grace"],
         "admin." => &["mount"],
         "continuity." => &["sync"],
@@ -17,4 +17,4 @@ pub(crate) fn keys(table: &str) -> &'static [&'static str] {
 pub(crate) const DURABILITIES: &[&str] = &["disk"];
 
 /// Handlers of a namespace that are written as a table.
-pub(crate) const HANDLERS: &[&str] = &["upstream", "ai"];
+pub(crate) const HANDLERS: &[&str] = &["upstream"];

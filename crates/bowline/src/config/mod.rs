@@ -7,6 +7,7 @@
 //! Every key stands once in [`keys::KEYS`]. The reference that people read is [`DEFAULT_FILE`]; a
 //! test proves that it has every key and says what [`Config::default`] says.
 
+mod ai;
 mod check;
 pub(crate) mod command;
 pub(crate) mod document;
@@ -30,6 +31,7 @@ use std::{
 use bowline_names::ErrorCode;
 use keys::{Change, KEYS};
 
+pub(crate) use ai::{Ai, ClientKey, Model, Priority, Provider, ProviderKind, Timeouts};
 pub(crate) use effective::{
     Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespace, Namespaces,
     Overrides, SessionKey, Shards, Url,
@@ -267,7 +269,8 @@ fn near(path: &Path) -> String {
 
 /// Shows a line of a file, shortened, without what may be a secret.
 fn excerpt(text: &str, line: usize) -> Option<String> {
-    const SECRETS: [&str; 6] = ["token", "secret", "passw", "auth", "jwt", "url"];
+    const SECRETS: [&str; 8] =
+        ["token", "secret", "passw", "auth", "jwt", "url", "api-key", "sha256"];
     let line = text.lines().nth(line.checked_sub(1)?)?.trim();
     let lower = line.to_lowercase();
     let shown = if SECRETS.iter().any(|word| lower.contains(word)) {
@@ -324,7 +327,10 @@ mod tests {
     /// The same with the keys for tokens at one of their places.
     fn full_file_with(key_place: &str) -> String {
         let others = KEY_PLACES.iter().filter(|other| **other != key_place);
-        others.fold(every_key(), |text, other| {
+        // So have those of providers, of which there are two.
+        let at_provider = usize::from(key_place == KEY_PLACES[0]);
+        let other = ["api-key-env", "api-key-file"][at_provider];
+        others.chain([&other]).fold(every_key(), |text, other| {
             text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
         })
     }
@@ -359,7 +365,14 @@ mod tests {
             // What has no default stands there as an example.
             let default = key.get(&Config::default());
             let has = !default.is_null() && default != serde_json::json!({});
-            let example = if key.path.starts_with("backends.") { "\"app\"" } else { "\"/\"" };
+            let tables = [
+                ("backends.", "\"app\""),
+                ("ai.providers.", "\"kimi\""),
+                ("ai.models.", "\"chat\""),
+                ("ai.keys.", "\"app\""),
+                ("", "\"/\""),
+            ];
+            let example = tables.iter().find(|(table, _)| key.path.starts_with(table)).unwrap().1;
             let path = key.path.replace('*', example);
             assert_eq!(examined.origins.contains_key(&path), has, "{path}");
             assert!(full.origins.contains_key(&path), "{path}");
@@ -410,7 +423,7 @@ handler = { upstream = "app" }
                 "8: `engine.transports` has an entry that is \"telepathy\"; write \"polling\" or \"websocket\"",
                 "9: `engine.max-payload` is 1.5; write a size such as \"64KiB\" or \"1MB\", or a number of bytes, from 1 to 1GiB",
                 "11: `services` is not in this version",
-                "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\" or { http = \"NAME\" }",
+                "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }",
                 "17: unknown table `sever`; did you mean `server`?",
             ]
         );
@@ -429,7 +442,9 @@ handler = { upstream = "app" }
 
     #[test]
     fn a_file_may_break_off_anywhere() {
-        let text = full_file();
+        let keys = |line: &&str| !line.starts_with('#');
+        let text: String =
+            full_file().lines().filter(keys).map(|line| line.to_owned() + "\n").collect();
         for (end, _) in text.char_indices() {
             let cut = Some(file(&text[..end]));
             let (examined, mistakes) = read::look(cut.as_ref(), Overrides::default());
@@ -610,8 +625,10 @@ handler = { upstream = "app" }
 
     #[test]
     fn what_is_shown_can_be_used_as_a_file() {
-        let app = full_file().replacen("handler = \"echo\"", "handler = { http = \"app\" }", 1);
-        for text in [DEFAULT_FILE.to_owned(), full_file(), app] {
+        let handled = |handler| full_file().replacen("handler = \"echo\"", handler, 1);
+        let app = handled("handler = { http = \"app\" }");
+        let ai = handled("handler = { ai = \"chat\" }");
+        for text in [DEFAULT_FILE.to_owned(), full_file(), app, ai] {
             let path = Some(Path::new("/etc/bowline/bowline.toml"));
             let before = read::examine(Some(file(&text)), Overrides::default()).unwrap();
             let shown = explain::show(&before, path);
@@ -652,9 +669,91 @@ handler = { upstream = "app" }
         assert_eq!(
             mistakes("[namespaces.\"/\"]\nhandler = { http = \"app\", x = 1 }\n"),
             [
-                "2: `namespaces.\"/\".handler` is a table; write \"echo\", \"relay\" or { http = \"NAME\" }"
+                "2: `namespaces.\"/\".handler` is a table; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }"
             ]
         );
+    }
+
+    /// A gateway of two providers.
+    const AI: &str = r#"
+[ai]
+retry-budget = "5%"
+[ai.providers.kimi]
+kind = "openai"
+base-url = "https://api.moonshot.cn/v1/"
+api-key-env = "KIMI_API_KEY"
+timeout = { first-content = "75s" }
+[ai.providers.claude]
+kind = "anthropic"
+base-url = "https://api.anthropic.com/v1"
+api-key-file = "claude-key"
+[ai.models."gpt-4.1/mini"]
+try = ["kimi/kimi-k2", "claude/family/sonnet"]
+[ai.keys.phone]
+sha256 = "2BB80D537B1DA3E38BD30361AA855686BDE0EACD7162FEF6A25FE97BF527A25B"
+limits = { models = ["gpt-4.1/mini"], tokens-per-minute = 5 }
+[namespaces."/"]
+handler = { ai = "gpt-4.1/mini" }
+"#;
+
+    #[test]
+    fn models_are_tried_in_the_order_in_which_they_are_written() {
+        let config = config(AI, Overrides::default());
+        let ai = &config.ai;
+        assert!(ai.is_on() && !Config::default().ai.is_on());
+        assert_eq!((ai.retry_percent, ai.max_concurrent), (5, 256));
+        let (name, kimi) = &ai.providers.0[0];
+        assert_eq!((&**name, &*kimi.base_url), ("kimi", "https://api.moonshot.cn/v1"));
+        assert_eq!(kimi.timeout.first_content, Duration::from_secs(75));
+        assert_eq!(kimi.timeout.connect, Duration::from_secs(5));
+        let claude = &ai.providers.0[1].1;
+        assert_eq!(claude.kind, ProviderKind::Anthropic);
+        assert_eq!(claude.api_key_file.as_deref(), Some(Path::new("/etc/bowline/claude-key")));
+        let chain = &ai.models.0[0].1.chain;
+        let chain: Vec<_> = chain.iter().map(|it| (&*it.provider, &*it.model)).collect();
+        assert_eq!(chain, [("kimi", "kimi-k2"), ("claude", "family/sonnet")]);
+        let phone = &ai.keys.0[0].1;
+        assert_eq!((phone.limits.tokens_per_minute, phone.limits.max_concurrent), (Some(5), None));
+        assert_eq!(config.namespaces.0[0].1.handler, Handler::Ai("gpt-4.1/mini".to_owned()));
+    }
+
+    #[test]
+    fn what_a_model_a_key_or_a_namespace_names_must_be_there() {
+        let text = AI
+            .replace("\"kimi/kimi-k2\"", "\"kimmi/kimi-k2\"")
+            .replace("models = [\"gpt-4.1/mini\"]", "models = [\"gpt-4.1\"]")
+            .replace("{ ai = \"gpt-4.1/mini\" }", "{ ai = \"gpt\" }");
+        let same = "[ai.keys.tablet]\nsha256 = \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\n";
+        assert_eq!(
+            mistakes(&(text + same)),
+            [
+                "14: `ai.models.\"gpt-4.1/mini\".try` names the provider \"kimmi\", which is not in [ai.providers]; did you mean \"kimi\"?",
+                "17: `ai.keys.\"phone\".limits.models` names the model \"gpt-4.1\", which is not in [ai.models]",
+                "19: `namespaces.\"/\".handler` names the model \"gpt\", which is not in [ai.models]; did you mean \"gpt-4.1/mini\"?",
+                "21: `ai.keys.\"tablet\".sha256` is that of `ai.keys.\"phone\"`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_place_is_not_repeated() {
+        let text = "[ai]\nretry-budget = 0.2\n[ai.providers.kimi]\nkind = \"kimi\"\nbase-url = \"sk-hush\"\n\
+                    api-key-env = \"sk-hush\"\napi-key-file = \"key\"\n\
+                    [ai.models.chat]\ntry = []\n[ai.keys.app]\nsha256 = \"sk-hush\"\n";
+        assert_eq!(
+            mistakes(text),
+            [
+                "2: `ai.retry-budget` is 0.2; write a share such as \"20%\", from 0% to 100%",
+                "3: `ai.providers.\"kimi\"` has `api-key-env` and `api-key-file`; write one of them",
+                "4: `ai.providers.\"kimi\".kind` is \"kimi\"; write \"openai\" or \"anthropic\"",
+                "5: `ai.providers.\"kimi\".base-url` is no URL to put paths behind; write a URL such as \"https://api.example.com/v1\"",
+                "6: `ai.providers.\"kimi\".api-key-env` is no name of a variable; write the name of a variable, as in \"KIMI_API_KEY\"",
+                "9: `ai.models.\"chat\".try` has 0 entries; write from 1 to 16",
+                "11: `ai.keys.\"app\".sha256` is no SHA-256 in hexadecimal; write what `bowline config hash-key` prints",
+            ]
+        );
+        let error = of_text(Some(file(text)), Overrides::default()).unwrap_err().to_string();
+        assert!(!error.contains("hush"), "{error}");
     }
 
     #[test]
@@ -787,8 +886,8 @@ handler = "relay"
             mistakes("[namespaces.chat]\n[namespaces.\"/x\"]\nhandler = \"eko\"\n"),
             [
                 "1: `namespaces.\"chat\"` must begin with a slash; did you mean `/chat`?",
-                "1: `namespaces.\"chat\".handler` is missing; write \"echo\", \"relay\" or { http = \"NAME\" }",
-                "3: `namespaces.\"/x\".handler` is \"eko\"; write \"echo\", \"relay\" or { http = \"NAME\" }; did you mean \"echo\"?",
+                "1: `namespaces.\"chat\".handler` is missing; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }",
+                "3: `namespaces.\"/x\".handler` is \"eko\"; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }; did you mean \"echo\"?",
             ]
         );
     }

@@ -100,7 +100,9 @@ impl Reader {
             opened.push(child);
             match section.section(child, &mut self.mistakes) {
                 Some(inner) if child == "namespaces" => self.namespaces(inner),
-                Some(inner) if child == "backends" => self.backends(inner),
+                Some(inner) if rest.split('.').nth(1) == Some("*") => {
+                    self.named(inner, &format!("{prefix}{child}."));
+                }
                 Some(inner) => {
                     let prefix = format!("{prefix}{child}.");
                     self.guard(&prefix, &inner);
@@ -131,24 +133,36 @@ impl Reader {
         }
     }
 
-    fn backends(&mut self, section: Section<'_>) {
-        for (name, backend) in section.sections(&mut self.mistakes) {
-            // It is a label of metrics and a part of the name of a component.
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
-                let message = format!(
-                    "`backends.{name:?}` must be called by letters, digits, `-` and `_` alone"
-                );
-                self.mistakes.push(Mistake { place: Place::Line(backend.line()), message });
+    /// Takes the tables of a table whose keys are names; its path ends with a dot.
+    fn named(&mut self, section: Section<'_>, prefix: &str) {
+        for (name, table) in section.sections(&mut self.mistakes) {
+            let (fits, words) = names(prefix);
+            if !fits(&name) {
+                let path = table.path("");
+                let message =
+                    format!("`{}` must be called by {words} alone", path.trim_end_matches('.'));
+                self.mistakes.push(Mistake { place: Place::Line(table.line()), message });
             }
-            self.table(backend, "backends.*.", &name);
+            let prefix = format!("{prefix}*.");
+            self.guard(&prefix, &table);
+            self.table(table, &prefix, &name);
         }
     }
 
-    /// Whoever writes `auth` does not want everybody in: it must say what a token has to be.
+    /// Whoever writes `auth` does not want everybody in: it must say what a token has to be. Of two
+    /// places for a key none would know which one counts.
     fn guard(&mut self, prefix: &str, section: &Section<'_>) {
         if prefix == "namespaces.*.auth." {
             section.require("jwt", "a table, with the keys of tokens", &mut self.mistakes);
+        }
+        if prefix == "ai.providers.*." && section.has("api-key-env") && section.has("api-key-file")
+        {
+            let place = Place::Line(section.line());
+            let table = section.path("");
+            let table = table.trim_end_matches('.');
+            let message =
+                format!("`{table}` has `api-key-env` and `api-key-file`; write one of them");
+            self.mistakes.push(Mistake { place, message });
         }
         if prefix == "namespaces.*.auth.jwt." {
             const KEYS: [&str; 3] = ["secret-file", "public-key-file", "jwks-url"];
@@ -247,21 +261,80 @@ impl Reader {
                 let place = Place::of(self.origins.get(&key).copied().unwrap_or_default());
                 self.mistakes.push(Mistake { place, message });
             }
-            let Handler::Http(wanted) = &rule.handler else { continue };
-            let names = || self.config.backends.0.iter().map(|(name, _)| name.as_str());
-            if names().any(|name| name == wanted) {
-                continue;
-            }
             let key = format!("namespaces.{pattern:?}.handler");
-            let mut message =
-                format!("`{key}` names the backend \"{wanted}\", which is not in [backends]");
-            if let Some(nearest) = suggest::nearest(wanted, names()) {
-                message.push_str(&format!("; did you mean \"{nearest}\"?"));
-            }
-            let place = Place::of(self.origins.get(&key).copied().unwrap_or_default());
-            self.mistakes.push(Mistake { place, message });
+            let Config { backends, ai, .. } = &self.config;
+            let missing = match &rule.handler {
+                Handler::Echo | Handler::Relay => None,
+                Handler::Http(wanted) => unknown("backend", wanted, "[backends]", &backends.0),
+                Handler::Ai(wanted) => unknown("model", wanted, "[ai.models]", &ai.models.0),
+            };
+            self.mistakes.extend(missing.map(|words| self.wrong_name(&key, &words)));
         }
+        self.ai();
     }
+
+    /// What refers to something else in `[ai]`, and does not find it.
+    fn ai(&mut self) {
+        let ai = &self.config.ai;
+        let mut wrong = Vec::new();
+        for (name, model) in &ai.models.0 {
+            let key = format!("ai.models.{name:?}.try");
+            for target in &model.chain {
+                let words =
+                    unknown("provider", &target.provider, "[ai.providers]", &ai.providers.0);
+                wrong.extend(words.map(|words| self.wrong_name(&key, &words)));
+            }
+        }
+        for (at, (name, client)) in ai.keys.0.iter().enumerate() {
+            let key = format!("ai.keys.{name:?}.limits.models");
+            for model in client.limits.models.iter().flatten() {
+                let words = unknown("model", model, "[ai.models]", &ai.models.0);
+                wrong.extend(words.map(|words| self.wrong_name(&key, &words)));
+            }
+            let same = ai.keys.0[..at].iter().find(|(_, other)| other.sha256 == client.sha256);
+            // One that could not be read is a mistake already.
+            if let Some((other, _)) = same.filter(|_| client.sha256 != Default::default()) {
+                let key = format!("ai.keys.{name:?}.sha256");
+                wrong.push(self.wrong_name(&key, &format!("is that of `ai.keys.{other:?}`")));
+            }
+        }
+        self.mistakes.extend(wrong);
+    }
+
+    fn wrong_name(&self, key: &str, words: &str) -> Mistake {
+        let place = Place::of(self.origins.get(key).copied().unwrap_or_default());
+        Mistake { place, message: format!("`{key}` {words}") }
+    }
+}
+
+/// What the tables of a table may be called, and how one says that.
+fn names(prefix: &str) -> (fn(&str) -> bool, &'static str) {
+    // Models are called as clients ask for them. All of them are labels of metrics.
+    fn model(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
+        !name.is_empty() && name.len() <= 128 && name.chars().all(plain)
+    }
+    fn word(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
+    }
+    match prefix {
+        "ai.models." => (model, "letters, digits and signs of ASCII"),
+        _ => (word, "letters, digits, `-` and `_`"),
+    }
+}
+
+/// What is said of a name that nothing has.
+fn unknown<E>(what: &str, wanted: &str, table: &str, all: &[(String, E)]) -> Option<String> {
+    let names = || all.iter().map(|(name, _)| name.as_str());
+    if names().any(|name| name == wanted) {
+        return None;
+    }
+    let mut words = format!("names the {what} \"{wanted}\", which is not in {table}");
+    if let Some(nearest) = suggest::nearest(wanted, names()) {
+        words.push_str(&format!("; did you mean \"{nearest}\"?"));
+    }
+    Some(words)
 }
 
 /// Complains if both doors are at one address: the second could not be opened.

@@ -37,7 +37,11 @@ fn table(prefix: &str, words: &BTreeMap<String, Vec<&str>>) -> Value {
             required.push(rest);
         }
     }
-    let names = if prefix == "namespaces." { "^/" } else { "^[A-Za-z0-9_-]{1,64}$" };
+    let names = match prefix {
+        "namespaces." => "^/",
+        "ai.models." => r#"^[!#-\[\]-~]{1,128}$"#,
+        _ => "^[A-Za-z0-9_-]{1,64}$",
+    };
     match properties.remove("*") {
         Some(any) => json!({
             "type": "object",

@@ -47,7 +47,7 @@ impl Reloader {
         current: &watch::Sender<Arc<Config>>,
         file: Option<ConfigFile>,
     ) -> Result<Reloaded, Failure> {
-        let Gateway { handle, charter, auth, backends, .. } = &*self.gateway;
+        let Gateway { handle, charter, auth, backends, ai, .. } = &*self.gateway;
         let file = file.map(|file| (file.path, file.text));
         let new = config::of_text(file, charter.overrides.clone())?;
         let changes = config::changes(&current.borrow(), &new);
@@ -56,8 +56,9 @@ impl Reloader {
         if let Some(path) = &new.admin.token_file {
             Tokens::read(path).map_err(|why| Failure::new(ErrorCode::AdminTokenUnreadable, why))?;
         }
-        handle.reconfigure(wiring::builder(&new, auth, backends)?)?;
+        handle.reconfigure(wiring::builder(&new, auth, backends, ai)?)?;
         backends.settle();
+        ai.settle();
         auth.retain(&new.namespaces);
         log::apply(&new.log.level, new.log.format);
         current.send_replace(Arc::new(new));

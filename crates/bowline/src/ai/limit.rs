@@ -1,0 +1,36 @@
+//! Limits of the leaf's part of the AI gateway, each with its reason.
+
+use std::time::Duration;
+
+/// Threads that speak to providers. A stream costs a few microseconds a piece, so that two carry thousands of them, and
+/// shards keep their cores.
+pub(super) const THREADS: usize = 2;
+
+/// Pieces of a stream that wait for a client that reads slowly; then the provider is read no further. Each is what one
+/// read brought.
+pub(super) const PIECES_MAX: usize = 16;
+
+/// Requests that are remembered, with all their attempts: some hundreds of bytes each.
+pub(super) const RECORDS_MAX: usize = 2_000;
+
+/// How often connections to providers are looked at that nobody uses.
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
+
+/// Bytes of a file with the key of a provider that are read; more is a mistake.
+pub(super) const KEY_FILE_BYTES_MAX: u64 = 4_096;
+
+/// Bytes of a name that a client gives to its session, to a conversation or to a request.
+pub(super) const NAME_BYTES_MAX: usize = 128;
+
+/// Answers that one Socket.IO client has under way or waits for, for each that it may have under way.
+pub(super) const CHATS_PER_PERMIT: usize = 4;
+
+/// How long a delta waits for a shard that has too much to do before its answer is given up.
+pub(super) const BUSY_SHARD: Duration = Duration::from_secs(5);
+
+/// Text of an answer that goes into a conversation and into an ack; the client has the rest as deltas. No model writes
+/// as much.
+pub(super) const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// When a client that there was no memory for is asked to come back.
+pub(super) const MEMORY_PAUSE: Duration = Duration::from_secs(1);
