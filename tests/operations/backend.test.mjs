@@ -38,9 +38,11 @@ test("an app in Python checks signatures, lets people in, and talks to a room", 
   t.after(() => gateway.stop());
   // The app comes later than its first client, who waits for it.
   const ada = connect(t, gateway, { name: "Ada" });
+  // Listened for at once: she may be in before the app is known to run.
+  const admitted = connected(ada);
   const app = await run(PYTHON, [PYTHON_APP, port, join(gateway.directory, "secret")], { port });
   t.after(() => app.stop());
-  await connected(ada);
+  await admitted;
   const bob = connect(t, gateway, { name: "Bob" });
   await connected(bob);
 
