@@ -29,7 +29,7 @@ pub(crate) const RELEASE_BUILD: [&str; 5] = ["build", "--release", "--locked", "
 const SIM_SEEDS: &str = "500";
 
 /// How long each fuzz target is driven.
-const FUZZ_SECONDS: u32 = 20;
+const FUZZ_SECONDS: u32 = 10;
 
 /// One step, by the name under which it can be asked for.
 struct Step {
@@ -97,7 +97,7 @@ const STEPS: &[Step] = &[
     Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
     Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
     Step { name: "sim", what: "500 seeded worlds of continuity", run: sim, needed: false },
-    Step { name: "fuzz", what: "every decoder, 20 s each", run: fuzz, needed: false },
+    Step { name: "fuzz", what: "every decoder, 10 s each", run: fuzz, needed: false },
     Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
     Step {
         name: "idle",
