@@ -79,10 +79,11 @@ test("an app in Node is counted, shown, found again after a restart, and moved b
   await first.stop();
   const failed = await ask();
   assert.deepEqual([failed.error.code, failed.error.retry], ["backend-unavailable", true]);
-  await eventually("a component that has failed", () => component("failed"));
+  // It takes three failures in a row, which one request has the time for, unless the machine is slow.
+  await eventually("a component that has failed", async () => (await component("failed")) || (await ask(), false));
   const page = (await gateway.api("/metrics")).text;
   assert.equal(metric(page, "bowline_backend_requests_total", 'outcome="ok"'), 2);
-  assert.equal(metric(page, "bowline_backend_requests_total", 'outcome="unavailable"'), 1);
+  assert.ok(metric(page, "bowline_backend_requests_total", 'outcome="unavailable"') >= 1);
   assert.equal(metric(page, "bowline_backend_seconds_count", 'backend="app"'), 2);
   assert.equal(metric(page, "bowline_backend_queue", 'backend="app"'), 0);
 
