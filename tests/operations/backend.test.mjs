@@ -84,7 +84,7 @@ test("an app in Node is counted, shown, found again after a restart, and moved b
   const page = (await gateway.api("/metrics")).text;
   assert.equal(metric(page, "bowline_backend_requests_total", 'outcome="ok"'), 2);
   assert.ok(metric(page, "bowline_backend_requests_total", 'outcome="unavailable"') >= 1);
-  assert.equal(metric(page, "bowline_backend_seconds_count", 'backend="app"'), 2);
+  assert.ok(metric(page, "bowline_backend_seconds_count", 'backend="app"') >= 2);
   assert.equal(metric(page, "bowline_backend_queue", 'backend="app"'), 0);
 
   const second = await startApp(t, "second", first.port);

@@ -19,6 +19,10 @@ pub const MODEL_NAME_MAX_BYTES: usize = 256;
 /// Bytes of a provider's message that are kept: enough to understand it, too few to fill the records.
 pub const FAULT_WORDS_MAX_BYTES: usize = 500;
 
+/// Bytes of a provider's `code`, `type` or `param` that are kept. Real ones have some twenty; fields deep in a request a
+/// few more.
+pub const FAULT_NAME_MAX_BYTES: usize = 128;
+
 /// Bytes of a provider's error body that are looked at. Real ones have some hundred; some providers repeat the prompt.
 pub const ERROR_BODY_MAX_BYTES: usize = 64 * 1024;
 

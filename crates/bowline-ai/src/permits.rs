@@ -209,6 +209,11 @@ impl Permits {
         self.0.with(|queue| queue.lower(self.0.clock.now(), scope));
     }
 
+    /// Lets in who waits for a limit that has risen again meanwhile. To be called every few seconds.
+    pub fn rise(&self) {
+        self.0.with(|queue| queue.rise(self.0.clock.now()));
+    }
+
     /// How all scopes stand but sessions, in their order.
     pub fn gauges(&self) -> Vec<Gauge> {
         self.0.with(|queue| queue.gauges(self.0.clock.now()))

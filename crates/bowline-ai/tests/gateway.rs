@@ -28,6 +28,7 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use server::{Mock, Mode};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     task::JoinSet,
     time::{sleep, timeout},
@@ -266,6 +267,116 @@ async fn a_client_that_reads_slowly_is_not_the_providers_fault() {
     assert!(text.contains("token39 ") && text.ends_with("data: [DONE]\n\n"), "{text}");
     assert_eq!(world.record().outcome.name(), "ok");
     world.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_not_charged_to_the_provider() {
+    let total = |config: &mut Config| config.policy.timeouts.total = DEADLINE;
+    let world = World::with(&["ok-40x1"], total).await;
+    let mut stream = world.stream().await;
+    stream.next().await.unwrap();
+    sleep(SHORT * 4).await;
+    assert!(!collect(Answer::Stream(stream)).await.failed);
+    let record = world.record();
+    assert!(record.took >= SHORT * 4, "{record:?}");
+    assert!(record.attempts[0].took < SHORT * 3, "{record:?}");
+    world.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_provider_is_not_to_blame_for_the_time_that_its_client_took() {
+    let world = World::with(&["ok-200x10"], |config| config.policy.breaker.failures = 1).await;
+    let mut stream = world.stream().await;
+    stream.next().await.unwrap();
+    sleep(SHORT * 3).await;
+    let read = collect(Answer::Stream(stream)).await;
+    assert!(read.failed && read.text.contains("upstream_timeout"), "{}", read.text);
+    assert_eq!(world.record().outcome.name(), "timeout");
+    assert_eq!(world.gateway.states()[0].state, BreakerState::Closed);
+    world.is_quiet().await;
+}
+
+#[tokio::test]
+async fn clients_that_are_in_a_hurry_do_not_open_the_breaker_for_others() {
+    let world = World::with(&["wait-3000"], |config| {
+        config.policy.timeouts.total = DEADLINE;
+        config.policy.breaker.failures = 2;
+    })
+    .await;
+    for _ in 0..4 {
+        let mut asked = request("hurry", false);
+        asked.client_timeout = Some(SHORT / 2);
+        assert_eq!(collect(world.gateway.run(asked).await).await.status, 504);
+        assert_eq!(world.record().attempts.len(), 1);
+    }
+    assert_eq!(world.gateway.states()[0].state, BreakerState::Closed);
+    world.is_quiet().await;
+
+    // A provider that has all of its time does.
+    let world = World::with(&["silent"], |config| {
+        config.policy.timeouts.total = SHORT / 2;
+        config.policy.breaker.failures = 2;
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(world.ask(false).await.status, 504);
+    }
+    assert_eq!(world.gateway.states()[0].state, BreakerState::Open);
+    world.is_quiet().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_permit_does_not_ask_a_provider_that_was_given_up_meanwhile() {
+    let world = World::with(&["fail-slow-200"], |config| {
+        config.limits.providers.insert("a".into(), 1);
+        config.policy.breaker.failures = 1;
+    })
+    .await;
+    let mut asking = JoinSet::new();
+    for index in 0..5 {
+        let gateway = world.gateway.clone();
+        asking.spawn(async move {
+            collect(gateway.run(request(&format!("w{index}"), false)).await).await
+        });
+    }
+    assert!(asking.join_all().await.iter().all(|read| read.failed));
+    assert_eq!(world.mock.stats()["requests"], 1);
+    world.is_quiet().await;
+}
+
+#[tokio::test]
+async fn a_connection_never_outlives_its_permit() {
+    // It says all, and then does not end.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut provider = JoinSet::new();
+    provider.spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let choice = r#"[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]"#;
+        let event = format!("data: {{\"choices\":{choice}}}\n\ndata: [DONE]\n\n");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
+            transfer-encoding: chunked\r\n\r\n";
+        let answer = format!("{head}{:x}\r\n{event}\r\n", event.len());
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        let _ = connection.read_to_end(&mut read).await;
+    });
+    let world = World::with(&["ok"], |config| {
+        config.providers[0].base_url = format!("http://{address}/v1");
+    })
+    .await;
+    let in_use = || world.gateway.pools()[0].figures.in_use;
+    let mut stream = world.stream().await;
+    let mut text = String::new();
+    while !text.contains("[DONE]") {
+        text.push_str(std::str::from_utf8(&stream.next().await.unwrap()).unwrap());
+    }
+    assert_eq!((world.gauge(&Scope::All).0, in_use()), (1, 1), "{text}");
+    assert!(stream.next().await.is_none());
+    assert_eq!((world.gauge(&Scope::All).0, in_use()), (0, 0));
+    assert_eq!(world.record().outcome.name(), "ok");
+    // It is left.
+    timeout(DEADLINE, provider.join_all()).await.unwrap();
 }
 
 #[tokio::test]

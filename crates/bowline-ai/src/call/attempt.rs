@@ -14,7 +14,9 @@ use crate::{
     clock::Clock,
     limit::{ANSWER_MAX_BYTES, ERROR_BODY_MAX_BYTES, ERROR_BODY_PATIENCE, HELD_BACK_MAX_BYTES},
     record::AttemptRecord,
-    wire::{Answered, Ask, Fault, FaultKind, Relay, StreamFault, Timer, Usage, answer, judge},
+    wire::{
+        Answered, Ask, Blame, Fault, FaultKind, Relay, StreamFault, Timer, Usage, answer, judge,
+    },
 };
 
 /// One provider, to be asked once.
@@ -30,6 +32,8 @@ pub(super) struct Attempt<'a> {
     pub(super) began: Time,
     /// When it must have come to an answer, or to content.
     pub(super) until: Time,
+    /// With less time than this it says nothing of the provider that it was not over in time.
+    pub(super) judged_after: Duration,
     /// Written while it goes, so that one that is dropped half-way tells how far it came.
     pub(super) record: &'a mut AttemptRecord,
 }
@@ -215,12 +219,24 @@ impl Attempt<'_> {
     }
 
     fn timed_out(&self, bound: Bound) -> Fault {
-        Fault::timeout(bound.timer, self.clock.now().since(bound.since))
+        let waited = self.clock.now().since(bound.since);
+        match bound.timer {
+            Timer::Total => total_timeout(waited, waited >= self.judged_after),
+            timer => Fault::timeout(timer, waited),
+        }
     }
 
     fn since_began(&self) -> Duration {
         self.clock.now().since(self.began)
     }
+}
+
+/// Not over in time. A provider that had no fair part of that time is not to blame, or clients that are in a hurry
+/// would open its breaker for those who are not.
+pub(super) fn total_timeout(waited: Duration, is_fair: bool) -> Fault {
+    let fault = Fault::timeout(Timer::Total, waited);
+    let blames = if is_fair { fault.blames } else { Blame::Client };
+    Fault { blames, ..fault }
 }
 
 /// What went wrong with the body of an answer whose status was good.

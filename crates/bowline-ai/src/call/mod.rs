@@ -266,8 +266,10 @@ impl Gateway {
         look(self.inner.state().records.figures())
     }
 
-    /// Closes connections that nobody has used for long. To be called every few seconds.
+    /// Closes connections that nobody has used for long, and lets in who waits for a limit that has risen again. To
+    /// be called every few seconds.
     pub fn sweep(&self) {
+        self.inner.permits.rise();
         self.inner.setup().sweep();
     }
 }

@@ -59,6 +59,20 @@ pub(super) struct Running {
 struct Current {
     record: AttemptRecord,
     began: Time,
+    /// How long its client has kept it waiting, and since when it does so now: that is nothing that the provider
+    /// takes.
+    stalled: Duration,
+    stalls_since: Option<Time>,
+}
+
+impl Current {
+    fn took(&self, now: Time) -> Duration {
+        now.since(self.began).saturating_sub(self.stalled(now))
+    }
+
+    fn stalled(&self, now: Time) -> Duration {
+        self.stalled + self.stalls_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
 }
 
 /// Who is asked, and why.
@@ -269,6 +283,10 @@ impl Running {
             self.leave_out(Unasked::Busy);
             return None;
         };
+        if !self.is_still_asked() {
+            return None;
+        }
+        let judged_after = self.chain().judged_after(&provider.timeouts);
         let began = self.begin(whom, permit.waited());
         self.permits[1] = Some(permit);
         let current = self.current.as_mut().expect("it has just begun");
@@ -280,6 +298,7 @@ impl Running {
             headers: &self.headers,
             began,
             until,
+            judged_after,
             record: &mut current.record,
         };
         match attempt.run().await {
@@ -300,6 +319,13 @@ impl Running {
         self.unasked = Some(why);
     }
 
+    /// Whether the target, now that there is a permit, is still to be asked.
+    fn is_still_asked(&mut self) -> bool {
+        let now = self.now();
+        let state = &mut *self.inner.state();
+        self.chain.as_mut().is_none_or(|chain| chain.on_permit(now, &mut state.health))
+    }
+
     fn begin(&mut self, whom: Whom, queued: Duration) -> Time {
         let Whom { target, number, reason } = whom;
         if let Some(last) = self.record.attempts.last()
@@ -313,7 +339,7 @@ impl Running {
         let since_start = began.since(self.started);
         let mut record = AttemptRecord::new(number, target, reason, since_start);
         record.queued = queued;
-        self.current = Some(Current { record, began });
+        self.current = Some(Current { record, began, stalled: Duration::ZERO, stalls_since: None });
         began
     }
 
@@ -325,7 +351,7 @@ impl Running {
             chain.on_content(now, &mut self.inner.state().health);
         }
         let (mut ends_at, mut timeouts) = (self.started + self.setup.policy.deadline, None);
-        if let Some(Current { record, began }) = &self.current {
+        if let Some(Current { record, began, .. }) = &self.current {
             let (attempt, target) = (record.number, record.target.clone());
             let provider = self.setup.provider(&target);
             timeouts = provider.map(|provider| provider.timeouts);
@@ -333,8 +359,9 @@ impl Running {
             let after = record.first_content.unwrap_or_default();
             self.emit(&Event::FirstContent { attempt, target, after });
         }
-        let idle = timeouts.unwrap_or_default().idle;
-        Live::new(self, opened, ends_at, idle)
+        let timeouts = timeouts.unwrap_or_default();
+        let judged_after = self.chain().judged_after(&timeouts);
+        Live::new(self, opened, ends_at, timeouts.idle, judged_after)
     }
 
     /// How far a stream has come.
@@ -344,9 +371,33 @@ impl Running {
         }
     }
 
-    /// How long the attempt has lasted.
-    pub(super) fn attempt_time(&self) -> Duration {
-        self.current.as_ref().map_or(Duration::ZERO, |current| self.now().since(current.began))
+    /// How long the attempt has lasted, and how long its client has kept it waiting besides.
+    pub(super) fn attempt_time(&self) -> (Duration, Duration) {
+        let now = self.now();
+        let times = |current: &Current| (current.took(now), current.stalled(now));
+        self.current.as_ref().map(times).unwrap_or_default()
+    }
+
+    /// The client has what there is; until it wants more, the provider is not listened to.
+    pub(super) fn on_given(&mut self) {
+        let now = self.now();
+        if let Some(current) = &mut self.current {
+            current.stalls_since.get_or_insert(now);
+        }
+    }
+
+    /// The provider is listened to.
+    pub(super) fn on_listen(&mut self) {
+        let now = self.now();
+        if let Some(current) = &mut self.current {
+            current.stalled = current.stalled(now);
+            current.stalls_since = None;
+        }
+    }
+
+    /// What it holds, to be held on.
+    pub(super) fn take_permits(&mut self) -> [Option<Permit>; 2] {
+        std::mem::take(&mut self.permits)
     }
 
     /// Bytes of a stream have come.
@@ -358,8 +409,10 @@ impl Running {
 
     /// The attempt was answered well.
     pub(super) fn end_ok(&mut self, now: Time, usage: Usage, finish: Option<FinishReason>) {
-        let Some(Current { mut record, began }) = self.current.take() else { return };
-        record.took = now.since(began);
+        let Some(current) = self.current.take() else { return };
+        let took = current.took(now);
+        let mut record = current.record;
+        record.took = took;
         record.outcome = Outcome::Ok;
         record.usage = usage;
         record.finish = finish;
@@ -374,8 +427,10 @@ impl Running {
     /// The attempt has failed.
     pub(super) fn end_fault(&mut self, fault: Fault) {
         let now = self.now();
-        let Some(Current { mut record, began }) = self.current.take() else { return };
-        record.took = now.since(began);
+        let Some(current) = self.current.take() else { return };
+        let took = current.took(now);
+        let mut record = current.record;
+        record.took = took;
         record.outcome = Outcome::Fault(fault.kind);
         record.code.clone_from(&fault.code);
         record.words = Some(fault.words.clone());
@@ -516,7 +571,7 @@ impl Running {
         };
         insert(REQUEST_ID, &self.record.id);
         let under_way = self.current.as_ref().map(|current| {
-            let took = self.now().since(current.began);
+            let took = current.took(self.now());
             AttemptRecord { took, outcome: Outcome::Ok, ..current.record.clone() }
         });
         let served = under_way.as_ref().or(self.record.attempts.last());
@@ -565,9 +620,9 @@ impl Drop for Running {
         }
         // One that was dropped before there was a connection has asked nobody.
         let asked = |current: &Current| current.record.connect.is_some();
-        if let Some(Current { mut record, began }) = self.current.take().filter(asked) {
-            record.took = self.now().since(began);
-            self.account(record);
+        if let Some(current) = self.current.take().filter(asked) {
+            let took = current.took(self.now());
+            self.account(AttemptRecord { took, ..current.record });
         }
         self.finish(Outcome::Cancelled, CLIENT_LEFT);
     }

@@ -9,12 +9,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::{
-    attempt::{Opened, body_fault},
+    attempt::{Opened, body_fault, total_timeout},
     running::{Running, Served, Serving},
 };
 use crate::{
     clock::Clock,
     limit::{STREAM_END_PATIENCE, WAITING_EVERY},
+    permits::Permit,
     wire::{Dialect, Fault, FaultKind, Outcome, Relay, Surface, Timer},
 };
 
@@ -123,8 +124,11 @@ impl fmt::Debug for State {
 /// A provider's stream that has said something.
 #[derive(Debug)]
 pub(super) struct Live {
-    // Before `running`: the provider is left before its permit is given back.
+    // Before `running` and `permits`: the provider is left before its permit is given back.
     body: Option<StreamedBody>,
+    /// Of a request that is accounted for and whose connection is not free yet: a client that reads the end slowly
+    /// would else fill the pool with connections that nobody counts.
+    permits: [Option<Permit>; 2],
     relay: Relay,
     /// What the client is to be sent next.
     out: Vec<u8>,
@@ -132,6 +136,8 @@ pub(super) struct Live {
     clock: Clock,
     /// When it must be over, whatever it says.
     ends_at: Time,
+    /// With less time than this it says nothing of the provider that it was not over in time.
+    judged_after: Duration,
     idle: Idle,
     pace: Pace,
     /// Since when it is being waited for.
@@ -179,17 +185,25 @@ enum Wake {
 }
 
 impl Live {
-    pub(super) fn new(running: Running, opened: Opened, ends_at: Time, idle: Duration) -> Self {
+    pub(super) fn new(
+        running: Running,
+        opened: Opened,
+        ends_at: Time,
+        idle: Duration,
+        judged_after: Duration,
+    ) -> Self {
         let Opened { body, relay, out, ended } = opened;
         let (clock, slow) = (running.inner.clock, running.setup.slow);
         let tokens = relay.seen().tokens;
         let mut live = Self {
             body: Some(body),
+            permits: [None, None],
             relay,
             out,
             phase: Phase::Reading,
             clock,
             ends_at,
+            judged_after,
             idle: Idle { max: idle, waited: Duration::ZERO },
             pace: Pace {
                 window: slow.window,
@@ -212,6 +226,7 @@ impl Live {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if !self.out.is_empty() {
+                self.running.on_given();
                 return Some(std::mem::take(&mut self.out).into());
             }
             if self.phase == Phase::Over {
@@ -223,6 +238,7 @@ impl Live {
 
     /// Waits for what comes next, and takes it.
     async fn read(&mut self) {
+        self.running.on_listen();
         let since = *self.waiting_since.get_or_insert_with(|| self.clock.now());
         let (at, wake) = self.wake(since);
         let Some(body) = &mut self.body else {
@@ -285,6 +301,7 @@ impl Live {
 
     /// The provider has said all. The answer is complete, and accounted for as such.
     fn on_said(&mut self) {
+        self.permits = self.running.take_permits();
         self.complete();
         if self.phase == Phase::Reading {
             let until = self.clock.now() + STREAM_END_PATIENCE;
@@ -293,7 +310,7 @@ impl Live {
     }
 
     fn on_end(&mut self) {
-        self.body = None;
+        self.free();
         if self.phase == Phase::Reading {
             self.complete();
         }
@@ -316,8 +333,10 @@ impl Live {
             Wake::Idle | Wake::Total if self.relay.seen().finished => self.on_end(),
             Wake::Idle => self.on_fault(Fault::timeout(Timer::Idle, self.idle.waited)),
             Wake::Total => {
-                let waited = self.running.attempt_time();
-                self.on_fault(Fault::timeout(Timer::Total, waited));
+                let (waited, stalled) = self.running.attempt_time();
+                // What would be too long for the provider is too long for the client.
+                let is_fair = waited >= self.judged_after && stalled < self.idle.max;
+                self.on_fault(total_timeout(waited, is_fair));
             }
             Wake::Pace => {
                 let tokens = self.relay.seen().tokens;
@@ -359,8 +378,14 @@ impl Live {
 
     /// Leaves the provider.
     fn leave(&mut self) {
-        self.body = None;
+        self.free();
         self.phase = Phase::Over;
+    }
+
+    /// The connection is not needed any more.
+    fn free(&mut self) {
+        self.body = None;
+        self.permits = [None, None];
     }
 }
 

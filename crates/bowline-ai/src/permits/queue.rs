@@ -224,6 +224,14 @@ impl Queue {
         gate.lowered = Some(Lowered { to, from, at: now });
     }
 
+    /// Time has passed: a limit that was lowered may have risen, and nobody else says so to those who wait.
+    pub(super) fn rise(&mut self, now: Time) {
+        self.on_time(now);
+        let lowered = self.gates.iter().filter(|(_, gate)| gate.lowered.is_some());
+        let scopes: Vec<Scope> = lowered.map(|(scope, _)| scope.clone()).collect();
+        self.settle(&scopes);
+    }
+
     /// How all scopes stand but sessions.
     pub(super) fn gauges(&self, now: Time) -> Vec<Gauge> {
         let of_names = |names: &BTreeMap<Arc<str>, usize>, scope: fn(Arc<str>) -> Scope| {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bowline_proto::Time;
 
-use super::{Budget, Health, Policy, TargetId, Verdict, health::doubled};
+use super::{Budget, Health, Policy, TargetId, Timeouts, Verdict, health::doubled};
 use crate::wire::{Fault, Retry};
 
 /// One request on its way along its targets.
@@ -249,6 +249,24 @@ impl Chain {
         }
     }
 
+    /// There is a permit for the attempt, perhaps after a long wait: it begins now. `false` if its target has been
+    /// given up meanwhile, by others: then it was never made, and [`next`](Self::next) says what to do instead.
+    pub fn on_permit(&mut self, now: Time, health: &mut Health) -> bool {
+        let Phase::Asked { at, since } = self.phase else { return true };
+        let target = &self.targets[at];
+        // If it is the probe, it has probed nothing while it waited.
+        health.on_nothing(target, since);
+        if may_pass(health.verdict(now, target, 0)) {
+            health.begin(now, target);
+            self.phase = Phase::Asked { at, since: now };
+            return true;
+        }
+        self.phase = Phase::Idle;
+        self.tried[at].times -= 1;
+        self.number -= 1;
+        false
+    }
+
     /// The attempt was never made: there was no permit for it in time. Nobody is to blame; the target is not asked
     /// again for this request, and the attempt is not counted.
     pub fn on_refused(&mut self, health: &mut Health) {
@@ -279,6 +297,14 @@ impl Chain {
     /// The policy that the request began with.
     pub fn policy(&self) -> &Arc<Policy> {
         &self.policy
+    }
+
+    /// How long an attempt with these timers must have lasted until it says something of its target that it was not
+    /// over in time: half of what it has if its client waits as long as the policy does, and nobody waits for
+    /// permits. With less the target was not slow; there was no time.
+    pub fn judged_after(&self, timeouts: &Timeouts) -> Duration {
+        let targets = u32::try_from(self.targets.len()).unwrap_or(u32::MAX).max(1);
+        timeouts.total.min(self.policy.deadline / targets) / 2
     }
 
     /// Whom it may be tried at.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{
     Dialect, Surface,
     json::{Members, Text, Weight, span, write},
-    to_anthropic, to_openai,
+    to_anthropic, to_openai, unsigned,
 };
 use crate::limit::MODEL_NAME_MAX_BYTES;
 
@@ -23,6 +23,8 @@ pub struct Ask {
     model_at: Range<usize>,
     stream: bool,
     wants_usage: bool,
+    /// How many answers are asked for (`n`).
+    choices: u32,
     /// What has to change in the body for a stream to tell its usage: this part, into that.
     options_at: Option<(Range<usize>, &'static str)>,
     prompt_tokens: u64,
@@ -69,6 +71,11 @@ impl Ask {
             model_at: members.get("model").map_or(0..0, |raw| span(&body, raw)),
             stream,
             wants_usage: options.wanted,
+            // Nonsense is the provider's to refuse.
+            choices: members
+                .get("n")
+                .and_then(|raw| serde_json::from_str(raw.get()).ok())
+                .unwrap_or(1),
             options_at: options.replace,
             prompt_tokens: weight,
             max_tokens,
@@ -104,6 +111,11 @@ impl Ask {
         self.wants_usage
     }
 
+    /// How many answers the client asks for (`n`).
+    pub fn choices(&self) -> u32 {
+        self.choices
+    }
+
     /// How long the prompt is, in tokens: an estimate, bytes of text divided by four. Images and files do not count.
     pub fn prompt_tokens(&self) -> u64 {
         self.prompt_tokens
@@ -125,7 +137,8 @@ impl Ask {
     }
 
     /// The body for a provider. In the client's own dialect it is the client's bytes, of which only `model` is
-    /// another, and `stream_options.include_usage` if a stream is asked for; in the other it is a translation.
+    /// another, and `stream_options.include_usage` if a stream is asked for, and without thinking that a provider of the
+    /// other dialect did before; in the other it is a translation.
     ///
     /// # Errors
     ///
@@ -140,14 +153,20 @@ impl Ask {
                 param: "input".into(),
                 words: "Anthropic has no embeddings".into(),
             }),
-            (Surface::ChatCompletions | Surface::Embeddings, Dialect::OpenAi)
-            | (Surface::Messages, Dialect::Anthropic) => Ok(self.with_model(model)),
+            (Surface::ChatCompletions | Surface::Embeddings, Dialect::OpenAi) => {
+                Ok(self.with_model(model, None))
+            }
+            (Surface::Messages, Dialect::Anthropic) => {
+                let signed = unsigned::without(&self.body);
+                Ok(self.with_model(model, signed.as_ref()))
+            }
         }
     }
 
-    /// The client's bytes, with another `model` and, for a stream, a request for usage.
-    fn with_model(&self, model: &str) -> Bytes {
+    /// The client's bytes, with another `model`, other `messages` if there are any and, for a stream, a request for usage.
+    fn with_model(&self, model: &str, messages: Option<&(Range<usize>, String)>) -> Bytes {
         let mut edits: Vec<(Range<usize>, &[u8])> = Vec::with_capacity(2);
+        edits.extend(messages.map(|(at, text)| (at.clone(), text.as_bytes())));
         let mut name = Vec::with_capacity(model.len() + 2);
         write(&mut name, &model);
         edits.push((self.model_at.clone(), &name));
@@ -384,6 +403,47 @@ mod tests {
     fn only_the_model_is_another() {
         let body = r#" { "messages" : [ {"role":"user","content":"h\u00e9"} ] , "x":1e400, "model" : "chat" , "model2":"chat"} "#;
         assert_eq!(sent(body), body.replace(r#""chat" "#, r#""kimi-k2" "#));
+    }
+
+    #[test]
+    fn thinking_that_nobody_signed_is_not_shown_to_anthropic() {
+        let ours = format!(
+            r#"{{"type":"thinking","thinking":"hm","signature":"{}"}}"#,
+            unsigned::SIGNATURE
+        );
+        let body = |turns: &str| {
+            let body = format!(r#"{{"x": 1,"messages":[{turns}],"model":"chat","max_tokens":9}}"#);
+            Ask::parse(Surface::Messages, body.into()).unwrap()
+        };
+        let sent = |turns: &str| {
+            let sent = body(turns).body_for(Dialect::Anthropic, "chat").unwrap();
+            assert_eq!(sent.first(), Some(&b'{'));
+            String::from_utf8(sent.to_vec()).unwrap()
+        };
+        let user = r#"{"role": "user","content":"hi"}"#;
+        let with =
+            |blocks: &str| format!(r#"{{"role":"assistant", "content": [{blocks}] ,"y":2}}"#);
+        let text = r#"{ "type":"text", "text":"h\u00e9" }"#;
+        let rows = [
+            (
+                format!("{user},{},{user}", with(&format!("{ours} , {text}"))),
+                format!("{user},{},{user}", with(text)),
+            ),
+            // Nothing is left of it, and Anthropic wants no empty message.
+            (format!("{user},{},{user}", with(&ours)), format!("{user},{user}")),
+        ];
+        for (turns, expected) in rows {
+            assert_eq!(sent(&turns), String::from_utf8_lossy(body(&expected).body()), "{turns}");
+        }
+        // That of others stays, signed or not, and so does every byte around it.
+        for signature in ["s", ""] {
+            let other = ours.replace(unsigned::SIGNATURE, signature);
+            let turns = format!("{user} , {}", with(&format!("{other} , {text}")));
+            assert_eq!(sent(&turns), String::from_utf8_lossy(body(&turns).body()));
+        }
+        let back = body(&format!("{user},{}", with(&ours)));
+        let back = back.body_for(Dialect::OpenAi, "kimi-k2").unwrap();
+        assert!(String::from_utf8_lossy(&back).contains("hm"));
     }
 
     #[test]

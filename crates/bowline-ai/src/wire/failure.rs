@@ -119,7 +119,7 @@ impl From<&Fault> for Failure {
             param: fault.param.clone(),
             upstream_code: fault.code.clone().filter(|own| own != code),
             retry_after: fault.after,
-            ..Self::new(status, code, fault.words.clone())
+            ..Self::new(status, code, fault.kind.words_for_clients().unwrap_or(&fault.words))
         }
     }
 }
@@ -313,6 +313,16 @@ mod tests {
         for kind in [FaultKind::Auth, FaultKind::Billing] {
             assert_eq!(Failure::from(&Fault::new(kind, "no")).status, 502);
         }
+    }
+
+    #[test]
+    fn what_a_provider_says_of_the_gateways_account_is_not_told() {
+        let words = "Your account org-446a <ak-f817> is suspended";
+        for kind in [FaultKind::Auth, FaultKind::Billing, FaultKind::RateLimited] {
+            let told = Failure::from(&Fault::new(kind, words)).message;
+            assert!(!told.is_empty() && !told.contains("446a"), "{told}");
+        }
+        assert_eq!(Failure::from(&Fault::new(FaultKind::BadRequest, words)).message, words);
     }
 
     #[test]

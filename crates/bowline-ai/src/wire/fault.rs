@@ -119,6 +119,17 @@ impl FaultKind {
         matches!(self, Self::Auth | Self::Billing)
     }
 
+    /// What clients are told instead of the provider's words, where those speak of the gateway's own account: its name,
+    /// its key, its balance, its limits. Records and logs have them.
+    pub fn words_for_clients(self) -> Option<&'static str> {
+        match self {
+            Self::Auth => Some("the provider does not accept the gateway's account"),
+            Self::Billing => Some("the gateway's account at the provider has no balance"),
+            Self::RateLimited => Some("the gateway's account at the provider is at its limit"),
+            _ => None,
+        }
+    }
+
     /// What may be done, and who is to blame, if nothing more is known than the kind.
     fn usual(self) -> (Retry, Blame) {
         match self {
@@ -207,7 +218,7 @@ pub enum Blame {
 /// An error as a provider words it, in a body or in a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ProviderError {
-    /// `type`.
+    /// `type`, at most 128 bytes of it, as of `code` and `param`.
     pub kind: Option<String>,
     /// `code`; numbers as text.
     pub code: Option<String>,

@@ -12,6 +12,7 @@ use super::{
     sse,
     tool_calls::ToolCalls,
     track::Track,
+    unsigned,
 };
 
 /// Translates a plain answer.
@@ -24,7 +25,7 @@ pub(super) fn answer(found: Chunk<'_>, usage: Usage) -> Result<Answered, StreamF
     let delta = choice.into_delta().unwrap_or_default();
     let mut content = Vec::new();
     if !delta.reasoning().is_empty() {
-        content.push(thinking(delta.reasoning().to_owned()));
+        content.push(thinking(delta.reasoning().to_owned(), unsigned::SIGNATURE));
     }
     for text in [&*delta.content.0, delta.refusal.as_deref().unwrap_or_default()] {
         if !text.is_empty() {
@@ -202,7 +203,7 @@ impl Stream {
             _ => {
                 let content_block = match kind {
                     Kind::Text => Block::text(""),
-                    Kind::Thinking => thinking(String::new()),
+                    Kind::Thinking => thinking(String::new(), ""),
                 };
                 let index = self.begin(content_block, out);
                 self.open = Some((kind, index));
@@ -225,7 +226,11 @@ impl Stream {
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
-        if let Some((_, index)) = self.open.take() {
+        if let Some((kind, index)) = self.open.take() {
+            if kind == Kind::Thinking {
+                let delta = DeltaOut::Signature { signature: unsigned::SIGNATURE };
+                emit(&EventOut::ContentBlockDelta { index, delta }, out);
+            }
             emit(&EventOut::ContentBlockStop { index }, out);
         }
     }
@@ -240,11 +245,11 @@ fn emit(event: &EventOut<'_>, out: &mut Vec<u8>) {
 }
 
 /// Reasoning. Nobody but Anthropic signs it.
-fn thinking<'a>(text: String) -> Block<'a> {
+fn thinking<'a>(text: String, signature: &'a str) -> Block<'a> {
     Block {
         kind: "thinking".into(),
         thinking: Some(text.into()),
-        signature: Some("".into()),
+        signature: Some(signature.into()),
         ..Block::default()
     }
 }

@@ -16,7 +16,8 @@ use super::{
     json::brief,
 };
 use crate::limit::{
-    ERROR_BODY_MAX_BYTES, FAULT_WORDS_MAX_BYTES, PARK_MAX, PARK_UNTOLD, RETRY_AFTER_MAX,
+    ERROR_BODY_MAX_BYTES, FAULT_NAME_MAX_BYTES, FAULT_WORDS_MAX_BYTES, PARK_MAX, PARK_UNTOLD,
+    RETRY_AFTER_MAX,
 };
 
 /// What there is to judge by.
@@ -74,7 +75,10 @@ impl<'a> Judge<'a> {
             1000..=1004 | 1100 | 1110..=1112 | 1120 | 1121 | 1220 => fault(FaultKind::Auth),
             1113 | 1309 => fault(FaultKind::Billing),
             1210 | 1213..=1215 | 1231 => fault(FaultKind::BadRequest),
-            1211 | 1212 | 1221 | 1222 | 1311 => fault(FaultKind::NotFound),
+            1211 | 1221 | 1222 | 1311 => fault(FaultKind::NotFound),
+            // The model is there, but not for what this client asks of it (embeddings, say): no reason to keep it from
+            // everybody else, nor from asking another target.
+            1212 => Fault { retry: Retry::Next, ..fault(FaultKind::BadRequest) },
             1200 | 1230 | 1234 => fault(FaultKind::ServerError),
             1261 => fault(FaultKind::TooLong),
             1300 | 1301 => fault(FaultKind::Refused),
@@ -258,11 +262,13 @@ impl ProviderError {
                     .get("detail")
                     .map(|detail| detail.as_str().map_or_else(|| detail.to_string(), str::to_owned))
             });
+        // Records keep them.
+        let name = |key: &str| text(key).map(|text| brief(&text, FAULT_NAME_MAX_BYTES));
         Some(Self {
-            kind: text("type"),
-            code: text("code"),
+            kind: name("type"),
+            code: name("code"),
             message: brief(&message.unwrap_or_default(), FAULT_WORDS_MAX_BYTES),
-            param: text("param"),
+            param: name("param"),
         })
     }
 }
@@ -351,6 +357,7 @@ mod tests {
             (400, glm("1301"), Refused, Never, Client),
             (400, glm("1261"), TooLong, Next, Client),
             (400, glm("1211"), NotFound, Next, Account),
+            (400, glm("1212"), BadRequest, Next, Client),
             (400, glm("1214"), BadRequest, Never, Client),
             (500, glm("9999"), ServerError, Same, Provider),
             (
@@ -513,5 +520,16 @@ mod tests {
     fn a_message_is_cut_between_characters() {
         let body = format!(r#"{{"error":{{"message":"{}\nx"}}}}"#, "é".repeat(300));
         assert_eq!(judged(500, &[], &body).words, "é".repeat(250));
+    }
+
+    #[test]
+    fn what_a_provider_calls_its_error_is_cut() {
+        let long = "x".repeat(10_000);
+        let cut = Some("x".repeat(FAULT_NAME_MAX_BYTES));
+        let found =
+            judged(500, &[], &format!(r#"{{"error":{{"code":"{long}","param":"{long}"}}}}"#));
+        assert_eq!((&found.code, &found.param), (&cut, &cut));
+        let found = judged(500, &[], &format!(r#"{{"error":{{"type":"{long}"}}}}"#));
+        assert_eq!(found.code, cut);
     }
 }

@@ -21,6 +21,7 @@ mod to_anthropic;
 mod to_openai;
 mod tool_calls;
 mod track;
+mod unsigned;
 mod usage;
 
 #[cfg(test)]

@@ -50,7 +50,11 @@ impl Relay {
     pub fn new(ask: &Ask, dialect: Dialect, created: u64) -> Self {
         let mode = match (ask.surface(), dialect) {
             (Surface::ChatCompletions | Surface::Embeddings, Dialect::OpenAi) => {
-                Mode::OpenAi(OpenAi { wants_usage: ask.wants_usage(), ..OpenAi::default() })
+                Mode::OpenAi(OpenAi {
+                    wants_usage: ask.wants_usage(),
+                    choices: ask.choices(),
+                    ..OpenAi::default()
+                })
             }
             (Surface::Messages, Dialect::Anthropic) => Mode::Anthropic,
             (Surface::ChatCompletions | Surface::Embeddings, Dialect::Anthropic) => {
@@ -209,6 +213,8 @@ impl Mode {
 #[derive(Debug, Default)]
 struct OpenAi {
     wants_usage: bool,
+    /// How many answers the client asks for.
+    choices: u32,
     /// A bit for each choice that has begun, and for each that has ended; there are at most
     /// [`CHOICES_MAX`](crate::limit::CHOICES_MAX).
     begun: u128,
@@ -232,6 +238,10 @@ impl OpenAi {
             return Ok(());
         };
         if data == b"[DONE]" {
+            // Of several answers, one was cut.
+            if self.begun != self.ended {
+                return Err(StreamFault::Truncated);
+            }
             track.on_end_mark()?;
             out.extend_from_slice(event.raw);
             return Ok(());
@@ -267,7 +277,9 @@ impl OpenAi {
         }
         // Not before: what is in a faulty chunk does not reach the client.
         track.on_content(content);
-        if self.begun != 0 && self.begun == self.ended {
+        // One may be whole before the next has begun.
+        let all = self.ended.count_ones() >= self.choices;
+        if self.begun != 0 && self.begun == self.ended && all {
             track.on_complete();
         }
         if misnumbered {

@@ -185,6 +185,44 @@ fn what_is_cut_off_is_not_complete() {
 }
 
 #[test]
+fn answers_may_come_one_behind_the_other() {
+    let body = br#"{"model":"chat","messages":[{}],"stream":true,"n":2}"#;
+    let two = Ask::parse(Surface::ChatCompletions, Bytes::from_static(body)).unwrap();
+    let choice = |index, finish: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"a\"}},\"finish_reason\":{finish}}}]}}\n\n"
+        )
+    };
+    let (first, half, second) = (choice(0, "\"stop\""), choice(1, "null"), choice(1, "\"stop\""));
+    for cut in [vec![&*first], vec![&*first, &*half], vec![&*first, &*half, DONE]] {
+        let (out, end) = relayed(&two, Dialect::OpenAi, &cut);
+        assert_eq!(end, Err(StreamFault::Truncated), "{cut:?}");
+        assert!(!out.contains("[DONE]"), "{out}");
+    }
+    let (out, end) = relayed(&two, Dialect::OpenAi, &[&first, &half, &second]);
+    assert!(end.is_ok() && out.ends_with(DONE), "{out}");
+    // Some providers give one, whatever is asked for.
+    assert!(relayed(&two, Dialect::OpenAi, &[&first, DONE]).1.is_ok());
+}
+
+#[test]
+fn a_mark_of_the_end_does_not_make_it_whole() {
+    let cut = &OPENAI
+        [..OPENAI.find("data: {\"id\":\"c1\",\"choices\":[{\"index\":0,\"delta\":{}").unwrap()];
+    for ask in [chat(true), messages()] {
+        let (out, end) = relayed(&ask, Dialect::OpenAi, &[cut, DONE]);
+        assert_eq!(end, Err(StreamFault::Truncated));
+        assert!(!out.contains("[DONE]") && !out.contains("message_stop"), "{out}");
+    }
+    let cut = &ANTHROPIC[..ANTHROPIC.find("event: message_delta").unwrap()];
+    for ask in [chat(true), messages()] {
+        let (out, end) = relayed(&ask, Dialect::Anthropic, &[cut, STOP]);
+        assert_eq!(end, Err(StreamFault::Truncated));
+        assert!(!out.contains("[DONE]") && !out.contains("message_stop"), "{out}");
+    }
+}
+
+#[test]
 fn the_lf_of_the_last_line_is_passed_on_though_it_comes_late() {
     let whole = [OPENAI, DONE].concat().replace('\n', "\r\n");
     let (most, lf) = whole.split_at(whole.len() - 1);

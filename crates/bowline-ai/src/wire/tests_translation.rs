@@ -428,7 +428,7 @@ fn openais_answer_reads_as_anthropics() {
         json!({
             "id": "c1", "type": "message", "role": "assistant", "model": "kimi-k2",
             "content": [
-                {"type": "thinking", "thinking": "hm", "signature": ""},
+                {"type": "thinking", "thinking": "hm", "signature": "bowline-unsigned"},
                 {"type": "text", "text": "hi"},
                 {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
                 {"type": "tool_use", "id": "t2", "name": "g", "input": {"arguments": "oops"}},

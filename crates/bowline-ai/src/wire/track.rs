@@ -52,9 +52,9 @@ impl Track {
     ///
     /// # Errors
     ///
-    /// [`StreamFault::Truncated`] if there was nothing: neither content nor a reason for its absence.
+    /// [`StreamFault::Truncated`] if the model did not say why it stopped: proxies write the mark whatever came before.
     pub(super) fn on_end_mark(&mut self) -> Result<(), StreamFault> {
-        if !self.seen.content && !self.seen.finished {
+        if self.finish.is_none() {
             return Err(StreamFault::Truncated);
         }
         self.on_complete();

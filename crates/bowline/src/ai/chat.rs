@@ -16,7 +16,7 @@ use bowline_ai::{
     call::{self, Answer, Event, Gateway, Streamed, Watch},
     record::attempts_header,
     route::Reason,
-    wire::Surface,
+    wire::{Outcome, Surface},
 };
 use bowline_names::Header;
 use bowline_net::{Ack, Context, DisconnectReason, Handle, Handler, SocketRef, socketio::Args};
@@ -212,7 +212,8 @@ impl Watch for Client {
             }),
             Event::Failed { attempt, target, outcome, words, took } => json!({
                 "state": "failed", "attempt": attempt, "provider": &**target.provider(),
-                "model": &**target.model(), "outcome": outcome.name(), "message": words, "ms": ms(took),
+                "model": &**target.model(), "outcome": outcome.name(), "message": words_for_clients(*outcome, words),
+                "ms": ms(took),
             }),
             Event::FellBack { from, to } => json!({
                 "state": "fell-back", "from": from.to_string(), "to": to.to_string(),
@@ -223,6 +224,14 @@ impl Watch for Client {
             }),
         };
         self.emit("attempt", value);
+    }
+}
+
+/// A provider's words about the gateway's own account are nobody else's business, also when another provider answers.
+fn words_for_clients(outcome: Outcome, words: &str) -> &str {
+    match outcome {
+        Outcome::Fault(kind) => kind.words_for_clients().unwrap_or(words),
+        Outcome::Ok | Outcome::Cancelled => words,
     }
 }
 
@@ -413,5 +422,22 @@ impl Problem {
 
     fn view(&self) -> Value {
         json!({ "error": { "code": self.code, "message": self.message, "retry": self.retry } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_ai::wire::FaultKind;
+
+    use super::*;
+
+    #[test]
+    fn what_a_provider_says_of_the_gateways_account_is_not_told() {
+        let words = "Your account org-446a <ak-f817> is suspended";
+        let told = |kind| words_for_clients(Outcome::Fault(kind), words);
+        for kind in [FaultKind::Auth, FaultKind::Billing, FaultKind::RateLimited] {
+            assert!(!told(kind).contains("446a"), "{}", told(kind));
+        }
+        assert_eq!(told(FaultKind::ServerError), words);
     }
 }

@@ -279,6 +279,23 @@ fn a_crowded_provider_gets_fewer_at_once_for_a_while() {
 }
 
 #[test]
+fn who_waits_for_a_lowered_limit_begins_when_it_has_risen_though_nobody_else_comes() {
+    let mut world = World::small();
+    let _running = [(); 2].map(|()| world.granted(&[provider("b")]));
+    world.queue.lower(world.now, &provider("b"));
+    let limits = Limits { providers: [("b".into(), 4)].into(), ..world.queue.limits.clone() };
+    world.queue.reconfigure(world.now, limits);
+    let waiting = world.queued(&[provider("b")]);
+    world.wait(RECOVERY.as_secs());
+    world.queue.rise(world.now);
+    assert_eq!(world.queue.take_changed(), []);
+    world.wait(RECOVERY.as_secs());
+    world.queue.rise(world.now);
+    check(&world.queue);
+    assert_eq!(world.queue.take_changed(), [waiting]);
+}
+
+#[test]
 fn a_limit_never_falls_below_one() {
     let mut world = World::small();
     for name in ["a", "unknown"] {

@@ -321,6 +321,59 @@ fn a_permit_is_waited_for_longer_where_nobody_else_can_be_asked() {
 }
 
 #[test]
+fn who_has_waited_for_a_permit_does_not_ask_a_target_that_was_given_up_meanwhile() {
+    let mut world = World::new(&["a", "b"]);
+    let mut chain = world.request();
+    assert_eq!(world.step(&mut chain), "a First 1 +300");
+    world.wait_ms(1_000);
+    world.open(0);
+    assert!(!chain.on_permit(world.now, &mut world.health));
+    assert_eq!(world.step(&mut chain), "b Skipped 1 +599");
+    assert!(chain.on_permit(world.now, &mut world.health));
+    // A target that only wants a moment is waited for, and asked then.
+    let mut world = World::new(&["a"]);
+    let (mut chain, mut other) = (world.request(), world.request());
+    world.next(&mut chain);
+    world.next(&mut other);
+    world.fail(&mut other, &limited(1));
+    assert!(!chain.on_permit(world.now, &mut world.health));
+    assert_eq!(world.step(&mut chain), "wait 1");
+    world.wait_ms(1_000);
+    assert_eq!(world.step(&mut chain), "a First 1 +599");
+    assert!(chain.on_permit(world.now, &mut world.health));
+}
+
+#[test]
+fn a_probe_begins_when_it_has_its_permit() {
+    let mut world = World::new(&["a"]);
+    world.open(0);
+    world.wait_ms(5_000);
+    let mut probe = world.request();
+    assert_eq!(world.step(&mut probe), "a First 1 +600");
+    world.wait_ms(50_000);
+    assert!(probe.on_permit(world.now, &mut world.health));
+    world.wait_ms(50_000);
+    let mut other = world.request();
+    assert_eq!(world.step(&mut other), "Unavailable, again in 10");
+    // It shows what it was to show.
+    world.fail(&mut probe, &timeout());
+    assert_eq!(world.health.states(world.now)[0].state, BreakerState::Open);
+}
+
+#[test]
+fn an_attempt_that_had_little_time_says_nothing_of_its_target() {
+    let judged_after = |targets: &[&str], total| {
+        let world = World::new(targets);
+        let timeouts = Timeouts { total: Duration::from_secs(total), ..Timeouts::default() };
+        // However short its client's patience is.
+        let chain = world.request_with(Some(Duration::from_secs(1)));
+        chain.judged_after(&timeouts).as_secs()
+    };
+    let all = [judged_after(&["a"], 600), judged_after(&["a", "b"], 600), judged_after(&["a"], 60)];
+    assert_eq!(all, [300, 150, 30]);
+}
+
+#[test]
 fn a_target_that_others_have_given_up_meanwhile_is_not_asked_again() {
     let mut world = World::new(&["a", "b"]);
     let mut chain = world.request();
