@@ -55,6 +55,7 @@ pub struct HttpBody(Kind);
 enum Kind {
     Whole(Full<Bytes>),
     Stream(mpsc::Receiver<Piece>),
+    GivenUp,
     Over,
 }
 
@@ -81,7 +82,7 @@ impl fmt::Debug for HttpBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
             Kind::Whole(_) => "HttpBody(whole)",
-            Kind::Stream(_) | Kind::Over => "HttpBody(stream)",
+            Kind::Stream(_) | Kind::GivenUp | Kind::Over => "HttpBody(stream)",
         })
     }
 }
@@ -162,8 +163,14 @@ impl HttpBody {
                     self.0 = Kind::Over;
                     Poll::Ready(None)
                 }
-                None => Poll::Ready(Some(Err(Unfinished))),
+                None => {
+                    // hyper drops at an error what it has not written yet, and writes at a pause.
+                    self.0 = Kind::GivenUp;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
             },
+            Kind::GivenUp => Poll::Ready(Some(Err(Unfinished))),
             Kind::Over => Poll::Ready(None),
         }
     }
@@ -171,7 +178,7 @@ impl HttpBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Whole(body) => body.is_end_stream(),
-            Kind::Stream(_) => false,
+            Kind::Stream(_) | Kind::GivenUp => false,
             Kind::Over => true,
         }
     }
@@ -179,7 +186,7 @@ impl HttpBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Whole(body) => body.size_hint(),
-            Kind::Stream(_) => SizeHint::default(),
+            Kind::Stream(_) | Kind::GivenUp => SizeHint::default(),
             Kind::Over => SizeHint::with_exact(0),
         }
     }

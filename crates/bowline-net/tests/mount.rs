@@ -69,8 +69,12 @@ impl HttpCall for Service {
             }
             "/v1/broken" => {
                 let (sender, body) = HttpBody::stream(1);
-                self.office.spawn(async move { sender.send(Bytes::from_static(b"half")).await });
-                Box::pin(async { Response::new(body) })
+                Box::pin(async move {
+                    sender.send(Bytes::from_static(b"half")).await.unwrap();
+                    // Before anything of the answer is on the wire.
+                    drop(sender);
+                    Response::new(body)
+                })
             }
             _ => {
                 let (sender, body) = HttpBody::stream(1);
@@ -203,7 +207,7 @@ fn a_stream_that_is_given_up_has_no_end() {
     let rig = rig();
     let heard = read_until(&mut rig.ask("/v1/broken", 0), "0\r\n\r\n");
     assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
-    assert!(!heard.ends_with("0\r\n\r\n"), "{heard}");
+    assert!(heard.contains("half") && !heard.ends_with("0\r\n\r\n"), "{heard}");
 }
 
 #[test]
