@@ -7,6 +7,7 @@
 //! - [`world`]: clients, a network and handlers around one hub, all from a seed, and a model that says what
 //!   must come of it.
 //! - [`continuity`]: the same for sessions that outlive their transports, over the hubs of several shards.
+//! - [`fleet`]: processes good and bad under the plan of services, and a master that dies.
 //! - [`caught`]: a broken promise is a panic, and its words are wanted.
 //! - [`meter`]: how much memory a piece of code asks for at most.
 //! - [`rng`]: every random choice comes from a seed that is printed.
@@ -14,6 +15,7 @@
 pub mod caught;
 pub mod clock;
 pub mod continuity;
+pub mod fleet;
 pub mod fuzz;
 pub mod meter;
 pub mod rng;

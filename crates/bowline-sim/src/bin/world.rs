@@ -1,5 +1,5 @@
 //! Runs seeded worlds: `cargo run -p bowline-sim --bin world -- --seeds 1000`, or with `continuity` in
-//! front the worlds of sessions that outlive their transports.
+//! front the worlds of sessions that outlive their transports, with `fleet` those of services.
 //!
 //! Prints what happened in all of them together. A seed that breaks a promise is named and run once
 //! more: its last steps are printed, or, of the second kind, a script as short as can be
@@ -21,7 +21,7 @@ use std::{
 use bowline_sim::{
     caught::{self, Fall, catch},
     clock::Stopwatch,
-    continuity, world,
+    continuity, fleet, world,
 };
 
 /// How many steps before a failure are printed.
@@ -34,11 +34,19 @@ const LINE_MAX: usize = 300;
 const SHRINK_TRIES: usize = 1_500;
 
 const USAGE: &str = "\
-usage: world [engine | continuity] [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
+usage: world [engine | continuity | fleet] [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
              [--jobs THREADS] [--no-shrink]";
 
+/// Which worlds there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Engine,
+    Continuity,
+    Fleet,
+}
+
 struct Arguments {
-    continuity: bool,
+    kind: Kind,
     first: u64,
     seeds: u64,
     trace: bool,
@@ -55,10 +63,10 @@ fn main() -> ExitCode {
         }
     };
     caught::keep_words();
-    let held = if arguments.continuity {
-        run(&arguments, continuity::run, continuity::Counts::add)
-    } else {
-        run(&arguments, world::run, world::Counts::add)
+    let held = match arguments.kind {
+        Kind::Engine => run(&arguments, world::run, world::Counts::add),
+        Kind::Continuity => run(&arguments, continuity::run, continuity::Counts::add),
+        Kind::Fleet => run(&arguments, fleet::run, fleet::Counts::add),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,
@@ -170,7 +178,7 @@ fn explain<C>(
     seed: u64,
     fall: &Fall,
 ) -> io::Result<()> {
-    if arguments.continuity && arguments.shrink {
+    if arguments.kind == Kind::Continuity && arguments.shrink {
         writeln!(out, "seed {seed} FAILED: {}\nmaking it shorter …", said(fall))?;
         let short = continuity::shrink(seed, fall, SHRINK_TRIES);
         for line in short.script.iter().chain(&short.trace) {
@@ -206,9 +214,16 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut words = words.peekable();
     let jobs = thread::available_parallelism().map_or(1, Into::into);
     let mut arguments =
-        Arguments { continuity: false, first: 0, seeds: 100, trace: false, shrink: true, jobs };
-    if let Some(name) = words.next_if(|word| matches!(word.as_str(), "engine" | "continuity")) {
-        arguments.continuity = name == "continuity";
+        Arguments { kind: Kind::Engine, first: 0, seeds: 100, trace: false, shrink: true, jobs };
+    let kind = words.peek().and_then(|word| match word.as_str() {
+        "engine" => Some(Kind::Engine),
+        "continuity" => Some(Kind::Continuity),
+        "fleet" => Some(Kind::Fleet),
+        _ => None,
+    });
+    if let Some(kind) = kind {
+        arguments.kind = kind;
+        words.next();
     }
     while let Some(flag) = words.next() {
         match flag.as_str() {
