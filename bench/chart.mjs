@@ -10,10 +10,10 @@ const PANEL = { width: 250, height: 128, left: 146, top: 84, columns: 440, rows:
 const LABEL = 12;
 
 // Colours of a light page, and what each becomes on a dark one.
-const INK = "#1f2328";
-const QUIET = "#59636e";
-const BOWLINE = "#0969da";
-const PEER = "#afb8c1";
+export const INK = "#1f2328";
+export const QUIET = "#59636e";
+export const BOWLINE = "#0969da";
+export const PEER = "#afb8c1";
 const DARK = { [INK]: "#e6edf3", [QUIET]: "#9198a1", [BOWLINE]: "#4493f8", [PEER]: "#57606a" };
 
 const PANELS = [
@@ -98,8 +98,8 @@ function written(value, digits) {
 }
 
 /** Lets the colours follow the page's, where whoever shows the image knows of that. */
-function themed(svg) {
-  const rules = Object.entries(DARK).map(([light, dark]) => `[fill="${light}"]{fill:${dark}}`);
+export function themed(svg) {
+  const rules = Object.entries(DARK).map(([light, dark]) => `[fill="${light}"]{fill:${dark}}[stroke="${light}"]{stroke:${dark}}`);
   const style = `<style>@media (prefers-color-scheme:dark){${rules.join("")}}</style>`;
   return svg.replace(/<svg[^>]*>/, (opening) => `${opening}\n${style}`);
 }

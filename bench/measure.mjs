@@ -11,8 +11,8 @@ import { promisify } from "node:util";
 import { SERVERS, appCommand, bowlineBinary, loadTool, strippedBytes } from "./servers.mjs";
 import { median } from "./figures.mjs";
 
-const SERVER_CORE = "0";
-const LOAD_CORE = "1";
+export const SERVER_CORE = "0";
+export const LOAD_CORE = "1";
 /** A measurement that takes longer hangs. */
 const DEADLINE_MS = 180_000;
 /** So long a server may take until it answers, on a busy machine. */
@@ -122,15 +122,15 @@ process.on("exit", () => {
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exit(130));
 
 /** A process on one core, with all that it starts. */
-class Process {
+export class Process {
   said = "";
   #child;
   #gone;
 
-  constructor(core, command) {
+  constructor(core, command, env = {}) {
     this.#child = spawn("taskset", ["-c", core, ...command], {
       stdio: ["ignore", "ignore", "pipe"],
-      env: { ...process.env, NODE_ENV: "production", NO_COLOR: "1" },
+      env: { ...process.env, NODE_ENV: "production", NO_COLOR: "1", ...env },
       detached: true, // a group of its own, so that the end also reaches its children
     });
     this.#child.stderr.on("data", (data) => (this.said = (this.said + data).slice(-2000)));
@@ -147,8 +147,8 @@ class Process {
   }
 
   /** Waits until it answers a request, or at least takes a connection. */
-  async answers(port, http, pause = 20) {
-    const deadline = Date.now() + START_DEADLINE_MS;
+  async answers(port, http, pause = 20, patience = START_DEADLINE_MS) {
+    const deadline = Date.now() + patience;
     while (!(await (http ? isAnswered(port) : isAccepted(port)))) {
       if (this.#ended) throw new Error(`it ended by itself: ${this.said}`);
       if (Date.now() > deadline) throw new Error(`nothing answers on port ${port}: ${this.said}`);
@@ -199,7 +199,7 @@ function isAnswered(port) {
 }
 
 /** A port that was free a moment ago, below those that the system gives to outgoing connections. */
-function freePort() {
+export function freePort() {
   return new Promise((done) => {
     const tryOne = () => {
       const port = 20_000 + Math.floor(Math.random() * 12_000);

@@ -20,6 +20,7 @@ const PROGRAMS = {
   promtool: "/usr/bin/promtool",
   alertmanager: "/usr/bin/prometheus-alertmanager",
   chromium: "/usr/bin/chromium",
+  redis: "/usr/bin/redis-server",
 };
 
 /** The path of a program; one that is missing fails the test, with what to do. */

@@ -150,6 +150,11 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// The key of this name.
+    pub fn named(&self, name: &str) -> Option<&ClientKey> {
+        self.keys.iter().find(|key| &*key.name == name)
+    }
+
     /// Whose key has this hash. Takes as long for a wrong one as for a right one, wherever it stands.
     pub fn identify(&self, digest: &Digest) -> Option<&ClientKey> {
         let shown = digest.words();

@@ -46,6 +46,10 @@ pub const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// second a minute of them has 1 KiB.
 pub const HELD_BACK_MAX_BYTES: usize = 256 * 1024;
 
+/// Bytes of a copy or an answer that are not counted in the [budget](crate::memory::Budget): of 256 requests under way
+/// that is 8 MiB at most, and most requests have less.
+pub const UNCOUNTED_BYTES: usize = 16 * 1024;
+
 /// How long the body of a refusal may take when its head is there. What it says is worth less than the time.
 pub const ERROR_BODY_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -87,3 +91,9 @@ pub const FIELDS_MAX: usize = 512;
 /// Which part of the queue for permits one session or key may fill that has as many under way as it may: an eighth. Who
 /// sends a thousand at once keeps nobody else from waiting for a moment.
 pub const CLIENT_QUEUE_SHARE: usize = 8;
+
+/// Bytes of a client's `tracestate` that are passed on: what W3C asks for at least.
+pub const TRACE_STATE_MAX_BYTES: usize = 512;
+
+/// Bytes of what a provider calls an answer or its model. Such names have some tens.
+pub const IDENTITY_MAX_BYTES: usize = 256;

@@ -18,7 +18,8 @@ pub use self::{
 use crate::{
     limit::ATTEMPTS_RECORDED_MAX,
     route::{Reason, TargetId},
-    wire::{FaultKind, FinishReason, Outcome, Surface, Usage},
+    trace::Parent,
+    wire::{FaultKind, FinishReason, Identity, Outcome, Surface, Usage},
 };
 
 /// One target, asked once.
@@ -42,8 +43,10 @@ pub struct AttemptRecord {
     pub headers: Option<Duration>,
     /// Until the first content of a stream.
     pub first_content: Option<Duration>,
-    /// Until the last byte, or the fault.
+    /// Until the last byte, or the fault, without [`stalled`](Self::stalled).
     pub took: Duration,
+    /// How long its client kept it waiting, who did not read: nothing that the provider took, nor the gateway.
+    pub stalled: Duration,
     /// How it ended.
     pub outcome: Outcome,
     /// The provider's status.
@@ -56,6 +59,8 @@ pub struct AttemptRecord {
     pub usage: Usage,
     /// Why the model stopped.
     pub finish: Option<FinishReason>,
+    /// What the provider calls its answer.
+    pub identity: Identity,
     /// Bytes of the request's body as sent.
     pub sent_bytes: u64,
     /// Bytes of the answer's body as read.
@@ -79,6 +84,8 @@ pub struct RequestRecord {
     pub session: Option<Arc<str>>,
     /// Which retry of the client's own this is (`x-stainless-retry-count`).
     pub client_retry: u32,
+    /// The span of its client.
+    pub parent: Option<Arc<Parent>>,
     /// When it arrived, in milliseconds since 1970.
     pub started_unix_ms: u64,
     /// How long it waited for its first permits; the attempts know of theirs.
@@ -118,12 +125,14 @@ impl AttemptRecord {
             headers: None,
             first_content: None,
             took: Duration::ZERO,
+            stalled: Duration::ZERO,
             outcome: Outcome::Cancelled,
             status: None,
             code: None,
             words: None,
             usage: Usage::default(),
             finish: None,
+            identity: Identity::default(),
             sent_bytes: 0,
             read_bytes: 0,
         }
@@ -144,10 +153,16 @@ impl RequestRecord {
         self.served().is_some_and(|served| first.is_none_or(|first| first.target != *served))
     }
 
-    /// What the request took beyond its attempts and its waits for permits: the gateway's own time, and the waits
-    /// between attempts.
+    /// How long its client has kept it waiting, who did not read what there was.
+    pub fn client_time(&self) -> Duration {
+        self.attempts.iter().map(|attempt| attempt.stalled).sum()
+    }
+
+    /// What the request took beyond its attempts, its waits for permits and the time of its client: the gateway's own
+    /// time, and the waits between attempts.
     pub fn own_time(&self) -> Duration {
-        let attempts = self.attempts.iter().map(|attempt| attempt.queued + attempt.took);
+        let attempts =
+            self.attempts.iter().map(|attempt| attempt.queued + attempt.took + attempt.stalled);
         self.took.saturating_sub(self.queued + attempts.sum::<Duration>())
     }
 }
@@ -190,14 +205,16 @@ impl Records {
         self.figures.on_attempt(attempt);
     }
 
-    /// A request is over. Its attempts have been counted before.
-    pub fn on_request(&mut self, mut request: RequestRecord) {
+    /// A request is over. Its attempts have been counted before. Returns what is remembered of it.
+    pub fn on_request(&mut self, mut request: RequestRecord) -> Arc<RequestRecord> {
         self.figures.on_request(&request);
         request.attempts.truncate(ATTEMPTS_RECORDED_MAX);
+        let request = Arc::new(request);
         if self.kept_max > 0 {
             self.make_room(self.kept_max - 1);
-            self.kept.push_back(Arc::new(request));
+            self.kept.push_back(Arc::clone(&request));
         }
+        request
     }
 
     /// The last requests, the latest first.
@@ -224,7 +241,7 @@ impl Records {
 /// As the API shows it: durations in milliseconds, times counted from the beginning of the request or attempt.
 impl Serialize for RequestRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("RequestRecord", 18)?;
+        let mut fields = serializer.serialize_struct("RequestRecord", 19)?;
         fields.serialize_field("id", &*self.id)?;
         fields.serialize_field("operation", self.surface.operation())?;
         fields.serialize_field("speaks", self.surface.dialect().name())?;
@@ -240,6 +257,7 @@ impl Serialize for RequestRecord {
         fields.serialize_field("first_content_ms", &self.first_content.map(ms))?;
         fields.serialize_field("took_ms", &ms(self.took))?;
         fields.serialize_field("own_ms", &ms(self.own_time()))?;
+        fields.serialize_field("client_ms", &ms(self.client_time()))?;
         fields.serialize_field("outcome", self.outcome.name())?;
         fields.serialize_field("status", &self.status)?;
         fields.serialize_field("attempts", &self.attempts)?;
@@ -254,7 +272,7 @@ impl Serialize for AttemptRecord {
             Outcome::Fault(FaultKind::Timeout(timer)) => Some(timer.name()),
             Outcome::Fault(_) | Outcome::Ok | Outcome::Cancelled => None,
         };
-        let mut fields = serializer.serialize_struct("AttemptRecord", 19)?;
+        let mut fields = serializer.serialize_struct("AttemptRecord", 20)?;
         fields.serialize_field("number", &self.number)?;
         fields.serialize_field("provider", &**self.target.provider())?;
         fields.serialize_field("model", &**self.target.model())?;
@@ -265,6 +283,7 @@ impl Serialize for AttemptRecord {
         fields.serialize_field("headers_ms", &self.headers.map(ms))?;
         fields.serialize_field("first_content_ms", &self.first_content.map(ms))?;
         fields.serialize_field("took_ms", &ms(self.took))?;
+        fields.serialize_field("client_ms", &ms(self.stalled))?;
         fields.serialize_field("outcome", self.outcome.name())?;
         fields.serialize_field("timer", &timer)?;
         fields.serialize_field("status", &self.status)?;

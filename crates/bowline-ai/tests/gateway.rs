@@ -18,9 +18,10 @@ use bowline_ai::{
         Watch, Whole,
     },
     keys::{ClientKey, Digest, KeyLimits},
+    memory::Budget,
     permits::{Limits, Priority, Scope},
     record::{Figures, RequestRecord},
-    route::{BreakerState, Policy, TargetId, Timeouts},
+    route::{BreakerState, Policy, TargetId, TargetState, Timeouts},
     wire::{Dialect, Surface},
 };
 use bowline_dial::Trust;
@@ -280,6 +281,8 @@ async fn a_client_that_reads_slowly_is_not_charged_to_the_provider() {
     let record = world.record();
     assert!(record.took >= SHORT * 4, "{record:?}");
     assert!(record.attempts[0].took < SHORT * 3, "{record:?}");
+    // Nor to the gateway.
+    assert!(record.client_time() >= SHORT * 3 && record.own_time() < SHORT, "{record:?}");
     world.is_quiet().await;
 }
 
@@ -484,6 +487,63 @@ async fn anthropics_clients_are_served_by_both_dialects() {
         assert!(text.contains(end) && !text.contains("[DONE]"), "{text}");
         world.is_quiet().await;
     }
+}
+
+#[tokio::test]
+async fn a_model_that_has_no_embeddings_is_there_to_chat() {
+    for mode in ["403", "404"] {
+        let world = World::with(&["ok"], |config| {
+            let vectors = TargetId::new("a", format!("mock:{mode}"));
+            config.models.push(ModelConfig { name: "vectors".into(), targets: vec![vectors] });
+        })
+        .await;
+        for number in 0..4 {
+            let body = r#"{"model":"vectors","input":"a"}"#;
+            let asked = Request::new(number.to_string(), Surface::Embeddings, body.into());
+            assert!(collect(world.gateway.run(asked).await).await.failed);
+        }
+        let closed = |state: &TargetState| state.state == BreakerState::Closed;
+        assert!(world.gateway.states().iter().all(closed), "{:?}", world.gateway.states());
+        assert_eq!(world.mock.stats()["requests"], 4);
+        world.is_quiet().await;
+    }
+}
+
+#[tokio::test]
+async fn copies_and_answers_count_in_the_memory() {
+    const KIB: usize = 1024;
+    let world = World::with(&["ok-20000", "ok-20000"], |config| {
+        config.policy.timeouts = Timeouts::default();
+        config.policy.deadline = DEADLINE;
+    })
+    .await;
+    let budget = Budget::new(400 * KIB);
+    let ask = |stream: bool, words: usize| {
+        let words = "x".repeat(words);
+        let body = format!(
+            r#"{{"model":"m","messages":[{{"role":"user","content":"{words}"}}],"stream":{stream}}}"#
+        );
+        let mut asked = Request::new("counted", Surface::ChatCompletions, body.into());
+        asked.memory = budget.take(asked.body.len());
+        asked
+    };
+    // The body, its copy, and 200 KiB of an answer, for as long as it is there.
+    let answer = world.gateway.run(ask(false, 50 * KIB)).await;
+    let Answer::Whole(whole) = answer else { panic!("{answer:?}") };
+    assert_eq!((whole.status.as_u16(), budget.taken()), (200, whole.body.len()));
+    drop(whole);
+    assert_eq!(budget.taken(), 0);
+    // There is none for the answer, and none for the copy.
+    for words in [150 * KIB, 300 * KIB] {
+        let read = collect(world.gateway.run(ask(false, words)).await).await;
+        assert!(read.status == 503 && read.text.contains("\"overloaded\""), "{}", read.text);
+        assert_eq!((world.record().outcome.name(), budget.taken()), ("no-memory", 0));
+    }
+    assert!(world.gateway.states().iter().all(|state| state.state == BreakerState::Closed));
+    // A stream is passed on as it comes.
+    assert!(!collect(world.gateway.run(ask(true, 150 * KIB)).await).await.failed);
+    assert_eq!(budget.taken(), 0);
+    world.is_quiet().await;
 }
 
 #[tokio::test]
@@ -763,6 +823,7 @@ impl World {
             providers: names.iter().take(modes.len()).map(provider).collect(),
             models: vec![ModelConfig { name: "m".into(), targets }],
             keys: Vec::new(),
+            tracing: None,
             records_max: 100,
         };
         change(&mut config);

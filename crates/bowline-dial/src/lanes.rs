@@ -17,6 +17,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    thread::{self, ThreadId},
     time::Duration,
 };
 
@@ -80,7 +81,7 @@ pub struct LaneFigures {
     pub opened: u64,
     /// Requests that a connection was there for.
     pub reused: u64,
-    /// Requests that had to wait for one.
+    /// Requests that had to wait for one, or share one that carries more than it should.
     pub waited: u64,
     /// Connections that could not be opened.
     pub failed: u64,
@@ -203,7 +204,10 @@ impl Lanes {
             Ok(slot) => slot,
             // No more connections: one that is shared takes more than it should.
             Err(_) => match shared.share(true) {
-                Some(lane) => return Ok(lane),
+                Some(lane) => {
+                    shared.counts.waited.fetch_add(1, Ordering::Relaxed);
+                    return Ok(lane);
+                }
                 None => shared.wait().await,
             },
         };
@@ -291,9 +295,14 @@ impl Shared {
         slot.expect("slots are never closed")
     }
 
+    /// The freshest that was opened on this thread, if there is one: what comes on another thread's costs a switch
+    /// between the two where each has a runtime of its own.
     fn take_idle(&self) -> Option<Single> {
         self.sweep();
-        Some(lock(&self.idle).pop()?.1)
+        let (here, mut idle) = (thread::current().id(), lock(&self.idle));
+        let at = idle.iter().rposition(|(_, single)| single.home == here);
+        let at = at.or(idle.len().checked_sub(1))?;
+        Some(idle.remove(at).1)
     }
 
     fn sweep(&self) {
@@ -334,7 +343,8 @@ impl Shared {
                 builder.max_buf_size(HTTP1_BUFFER_BYTES).handshake(TokioIo::new(stream)).await;
             let (sender, connection) = shaken.map_err(|error| error.to_string())?;
             let connection = Box::pin(connection);
-            let single = Single { sender, connection, ended: false, _open: open };
+            let home = thread::current().id();
+            let single = Single { sender, connection, home, ended: false, _open: open };
             return Ok(Lane::single(self, single, slot, false));
         }
         self.spoken.store(HTTP2, Ordering::Relaxed);
@@ -355,6 +365,8 @@ impl Shared {
 struct Single {
     sender: http1::SendRequest<Full<Bytes>>,
     connection: Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>,
+    /// Where it was opened.
+    home: ThreadId,
     ended: bool,
     _open: Open,
 }

@@ -37,6 +37,8 @@ pub struct Answer {
     pub server: Option<String>,
     /// What `Content-Type` says.
     pub content_type: Option<String>,
+    /// What `Retry-After` says: whoever sends it wants to be asked again.
+    pub retry_after: Option<String>,
     /// The body; empty where a WebSocket was asked for.
     pub body: Bytes,
 }
@@ -101,10 +103,11 @@ impl Wire {
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         let (server, content_type) = (text(header::SERVER), text(header::CONTENT_TYPE));
+        let retry_after = text(header::RETRY_AFTER);
         let status = response.status().as_u16();
         let body = Limited::new(response.into_body(), target.max_message_bytes).collect();
         let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-        Ok(Answer { status, server, content_type, body })
+        Ok(Answer { status, server, content_type, retry_after, body })
     }
 
     /// Opens a WebSocket, without compression.
@@ -162,6 +165,7 @@ fn refusal(status: u16, head: &[u8]) -> Answer {
         status,
         server: find("server"),
         content_type: find("content-type"),
+        retry_after: find("retry-after"),
         body: Bytes::new(),
     }
 }

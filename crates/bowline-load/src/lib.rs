@@ -4,8 +4,9 @@
 //! A [`Workload`] says what sessions do, [`Wishes`] how much of it and over what, and [`measure`]
 //! does it and returns a [`Report`]: what the server used by the system's own count, how long
 //! messages took, and what this tool used itself. If that is more than the server used, the
-//! server has been waiting for the tool.
+//! server has been waiting for the tool. [`ai`] does the same for models behind `/v1`.
 
+pub mod ai;
 mod clock;
 mod delays;
 mod descriptors;
@@ -23,7 +24,7 @@ mod wire;
 mod workloads;
 
 pub use self::{
-    delays::Percentiles,
+    delays::{Percentiles, Spread},
     error::Error,
     own::OwnServer,
     plan::{Wire, Wishes, Workload},

@@ -38,6 +38,11 @@ impl Progress {
         self.bar.set_message(what.to_owned());
     }
 
+    /// What is said beside the bar from now on.
+    pub(crate) fn say(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
     /// So much of it is done.
     #[inline]
     pub(crate) fn at(&mut self, done: u64) {

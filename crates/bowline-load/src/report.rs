@@ -137,7 +137,7 @@ impl Report {
 }
 
 /// A number with as many digits as one reads, and commas between thousands.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     let digits = match size {
         _ if size.fract() == 0.0 || size >= 1000.0 => 0,

@@ -17,7 +17,11 @@ impl Schedule {
     /// So many a second, for so long.
     pub(crate) fn new(begun: Instant, rate: f64, duration: Duration) -> Self {
         // A rate that is out of all reason ends as a count that saturates.
-        let total = ((duration.as_secs_f64() * rate) as u64).max(1);
+        Self::of(begun, rate, ((duration.as_secs_f64() * rate) as u64).max(1))
+    }
+
+    /// So many a second, so many in all.
+    pub(crate) fn of(begun: Instant, rate: f64, total: u64) -> Self {
         Self { begun, distance: 1e9 / rate, total, next: 0 }
     }
 

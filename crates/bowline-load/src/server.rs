@@ -17,6 +17,13 @@ pub(crate) struct Usage {
     pub(crate) context_switches: u64,
 }
 
+/// What processes have open.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Descriptors {
+    pub(crate) all: u64,
+    pub(crate) sockets: u64,
+}
+
 impl Server {
     /// These processes, or whoever listens there.
     pub(crate) fn new(pids: &[u32], address: SocketAddr) -> Self {
@@ -50,6 +57,22 @@ impl Server {
                 .and_then(|status| field(&status, "VmRSS:"))
                 .map_err(|error| self.unknown(*pid, &error))?;
             sum += kib * 1024;
+        }
+        Ok((!self.pids.is_empty()).then_some(sum))
+    }
+
+    /// None if no process is known.
+    pub(crate) fn descriptors(&self) -> Result<Option<Descriptors>, Error> {
+        let mut sum = Descriptors::default();
+        for pid in &self.pids {
+            let folder = format!("/proc/{pid}/fd");
+            let entries = fs::read_dir(&folder).map_err(|error| self.unknown(*pid, &error))?;
+            for entry in entries.flatten() {
+                let link = fs::read_link(entry.path());
+                let socket = link.is_ok_and(|link| link.to_string_lossy().starts_with("socket:"));
+                sum.all += 1;
+                sum.sockets += u64::from(socket);
+            }
         }
         Ok((!self.pids.is_empty()).then_some(sum))
     }
@@ -157,6 +180,8 @@ mod tests {
         assert_eq!(server.pids(), [std::process::id()]);
         assert!(server.usage().unwrap().unwrap().cpu > Duration::ZERO);
         assert!(server.rss_bytes().unwrap().unwrap() > 100_000);
+        let Descriptors { all, sockets } = server.descriptors().unwrap().unwrap();
+        assert!(sockets >= 1 && all > sockets, "{sockets} of {all}");
     }
 
     #[test]

@@ -28,21 +28,31 @@ impl FromStr for Target {
         if text.starts_with("https://") || text.starts_with("wss://") {
             return Err("TLS is not measured: give the http address behind it".into());
         }
-        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("ws://"));
-        let rest = rest.ok_or(WANTED)?;
+        let text =
+            text.strip_prefix("ws://").map(|rest| format!("http://{rest}")).unwrap_or(text.into());
+        Self::parse(&text, PATH, WANTED)
+    }
+}
+
+impl Target {
+    /// Reads a URL; with this path if it has none. `wanted` says what would be one.
+    pub(crate) fn parse(text: &str, default_path: &str, wanted: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("http://").ok_or(wanted)?;
         let (authority, path) = match rest.split_once('/') {
-            None | Some((_, "")) => (rest.trim_end_matches('/'), PATH.to_owned()),
+            None | Some((_, "")) => (rest.trim_end_matches('/'), default_path.to_owned()),
             Some((authority, path)) => (authority, format!("/{}/", path.trim_end_matches('/'))),
         };
-        if authority.is_empty() || authority.contains('@') || path.contains(['?', '#', ' ']) {
-            return Err(WANTED.into());
+        // Whoever is asked would read more lines as more headers.
+        let odd = |c: char| c.is_control() || matches!(c, '?' | '#' | ' ');
+        if authority.is_empty() || authority.contains('@') || rest.contains(odd) {
+            return Err(wanted.into());
         }
         let with_port = match authority.rsplit_once(':') {
             Some((_, port)) if !port.ends_with(']') => authority.to_owned(),
             _ => format!("{authority}:80"),
         };
         let mut found =
-            with_port.to_socket_addrs().map_err(|error| format!("{error}; {WANTED}"))?;
+            with_port.to_socket_addrs().map_err(|error| format!("{error}; {wanted}"))?;
         let address = found.next().ok_or("the name has no address")?;
         Ok(Self { address, authority: authority.to_owned(), path })
     }

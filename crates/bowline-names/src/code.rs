@@ -94,6 +94,13 @@ crate::table! {
         retry: false,
         remedy: "The log says what is wrong with the answer; docs/backend.md says what is right.",
     }
+    TelemetryUnusable {
+        help: "Spans cannot be exported in the way that is configured.",
+        name: "telemetry-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check [telemetry]: the variable of `otlp-headers-env` must be set for the server, or this user able to read what `otlp-headers-file` names.",
+    }
     ProviderUnusable {
         help: "A provider of AI models cannot be asked in the way that is configured.",
         name: "provider-unusable",
@@ -408,6 +415,34 @@ crate::table! {
         blame: Blame::Operator,
         retry: false,
         remedy: "Connect again with a fresh token.",
+    }
+    ServiceUnknown {
+        help: "There is no service of that name.",
+        name: "service-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "`bowline service ls` lists the services; they stand in [services] of the configuration, and `bowline reload` takes in new ones.",
+    }
+    ServiceNotReady {
+        help: "What was asked of a service has not come about: it is not ready, or has not ended.",
+        name: "service-not-ready",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "`bowline service ls` says in what state it is and why; `bowline service logs NAME` has what it wrote.",
+    }
+    ServiceLate {
+        help: "What was asked of a service had not come about when the time for it was over; it may still.",
+        name: "service-late",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "`bowline service ls` says what is awaited. Wait longer with --wait.",
+    }
+    ServicesUnusable {
+        help: "A service cannot be started as the configuration has it.",
+        name: "services-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Correct what is named above in [services].",
     }
     GatewayRestarting {
         help: "There is no gateway at the moment: one is being started.",

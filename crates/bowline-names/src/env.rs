@@ -69,6 +69,21 @@ crate::table! {
         name: "PORT",
         flag: None,
     }
+    OtlpEndpoint {
+        help: "The collector of spans, if `telemetry.otlp-endpoint` says nothing.",
+        name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+        flag: None,
+    }
+    OtlpHeaders {
+        help: "What that collector is shown, as NAME=VALUE,NAME=VALUE.",
+        name: "OTEL_EXPORTER_OTLP_HEADERS",
+        flag: None,
+    }
+    OtelServiceName {
+        help: "What collectors know this server by, if `telemetry.service-name` says nothing.",
+        name: "OTEL_SERVICE_NAME",
+        flag: None,
+    }
     NoColor {
         help: "Any value but the empty one switches colours off.",
         name: "NO_COLOR",

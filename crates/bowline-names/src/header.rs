@@ -23,6 +23,10 @@ crate::table! {
         help: "Who was asked for an answer of the AI gateway, in order, each with its outcome and how long it took: `kimi;timeout;75000ms, glm;ok;812ms`. In a stream the last one is under way, and its time is that until the first content.",
         name: "bowline-attempts",
     }
+    Replayed {
+        help: "`true` where an answer of the AI gateway was given to a request with the same `Idempotency-Key` already, or is being given to it; `x-request-id` is that request's.",
+        name: "bowline-replayed",
+    }
     Session {
         help: "Sent with a request to the AI gateway: which session it belongs to. `ai.max-concurrent-per-session` bounds the requests of one.",
         name: "bowline-session",

@@ -190,6 +190,24 @@ crate::table! {
         kind: Kind::Gauge,
         labels: &["component"],
     }
+    ServiceState {
+        help: "Whether a service is in a state: 1 for the one it is in, 0 for the others. docs/services.md has the states.",
+        name: "bowline_service_state",
+        kind: Kind::Gauge,
+        labels: &["service", "state"],
+    }
+    ServiceRestarts {
+        help: "How often services were started again since the server started, by reason.",
+        name: "bowline_service_restarts_total",
+        kind: Kind::Counter,
+        labels: &["service", "reason"],
+    }
+    ServiceReadySeconds {
+        help: "How long the last start of a service took until it was ready; absent until it was.",
+        name: "bowline_service_ready_seconds",
+        kind: Kind::Gauge,
+        labels: &["service"],
+    }
     CertificateExpiry {
         help: "When the certificate of the public listener ends, in seconds since 1970; absent without TLS.",
         name: "bowline_certificate_expiry_timestamp_seconds",
@@ -268,6 +286,18 @@ crate::table! {
         kind: Kind::Counter,
         labels: &["reason"],
     }
+    AiReplays {
+        help: "Requests for AI models that were answered by another with the same `Idempotency-Key`, by how: `joined` while that was under way, or `replayed` from what was kept.",
+        name: "bowline_ai_replays_total",
+        kind: Kind::Counter,
+        labels: &["how"],
+    }
+    AiIdempotencyBytes {
+        help: "Memory taken by answers that are kept for requests with the same `Idempotency-Key`: `ai.idempotency.max-bytes` bounds it.",
+        name: "bowline_ai_idempotency_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
     AiPermits {
         help: "Permits for requests to AI models, of each provider and of the gateway as a whole (`*`), by state: `held`, or `queued` for.",
         name: "bowline_ai_permits",
@@ -315,6 +345,18 @@ crate::table! {
         name: "bowline_ai_conversations",
         kind: Kind::Gauge,
         labels: &[],
+    }
+    TelemetrySpans {
+        help: "Spans, by what became of them: `exported`, `rejected` by the collector, or `dropped`, since too many waited or the collector could not be reached.",
+        name: "bowline_telemetry_spans_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
+    }
+    TelemetryExports {
+        help: "Attempts to send a batch of spans to the collector, by outcome: `ok` or `failed`.",
+        name: "bowline_telemetry_exports_total",
+        kind: Kind::Counter,
+        labels: &["outcome"],
     }
     AlertsFiring {
         help: "Alerts that fire, by rule.",

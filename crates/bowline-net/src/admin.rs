@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, pin::Pin};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
+
+use crate::mount::HttpResponse;
 
 /// Answers operators' requests that are not `/health/*`.
 ///
@@ -15,5 +17,6 @@ pub trait AdminService: Send + Sync + 'static {
     fn call(&self, peer: SocketAddr, request: Request<Bytes>) -> AdminAnswer;
 }
 
-/// An answer under way.
-pub type AdminAnswer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+/// An answer under way: whole, or the beginning of a stream. When the operator leaves first, the future
+/// is dropped, or the body of its answer.
+pub type AdminAnswer = Pin<Box<dyn Future<Output = HttpResponse> + Send>>;

@@ -103,6 +103,23 @@ impl Readiness {
         }
     }
 
+    /// The same together with processes beside the server: the worse of both.
+    pub(crate) fn with(self, services: &[ComponentView]) -> Self {
+        use ComponentState::{Failed, Loading, Skipped, Waiting};
+        let any = |required: bool, states: &[ComponentState]| {
+            let mut counted = services.iter().filter(|view| view.required || !required);
+            counted.any(|view| states.contains(&view.state))
+        };
+        match self {
+            Self::Degraded { serving: false } => self,
+            _ if any(true, &[Failed, Skipped]) => Self::Degraded { serving: false },
+            Self::Starting => self,
+            _ if any(true, &[Waiting, Loading]) => Self::Starting,
+            Self::Ready if any(false, &[Failed]) => Self::Degraded { serving: true },
+            Self::Ready | Self::Degraded { .. } => self,
+        }
+    }
+
     /// Whether every required component is ready.
     pub fn is_serving(self) -> bool {
         matches!(self, Self::Ready | Self::Degraded { serving: true })

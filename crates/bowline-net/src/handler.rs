@@ -273,9 +273,15 @@ impl ConnectRequest {
 
     /// Has `told` called if whoever answers does not let the client in. For handlers that look at a
     /// request before another one answers it, and keep something for the socket: it will not
-    /// disconnect if it never joins. The last one that is given counts.
+    /// disconnect if it never joins. All that are given are called, the first one first.
     pub fn on_refusal(&mut self, told: impl FnOnce() + Send + Sync + 'static) {
-        self.refused = Some(Box::new(told));
+        self.refused = Some(match self.refused.take() {
+            None => Box::new(told),
+            Some(before) => Box::new(|| {
+                before();
+                told();
+            }),
+        });
     }
 
     /// Marks it as answered, and says for which shard `command` is.

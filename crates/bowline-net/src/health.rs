@@ -56,6 +56,13 @@ impl Handle {
         self.process.components.report(name, outcome);
     }
 
+    /// Says how the processes are that the program looks after beside the server. `/health/ready` lists
+    /// them behind the components, and is 503 while a required one is not ready. They count for nothing
+    /// else: the program that looks after them tells of them itself.
+    pub fn set_services(&self, services: Vec<ComponentView>) {
+        self.process.services.store(Arc::new(services));
+    }
+
     /// How long the program took to bind and to be ready.
     pub fn startup(&self) -> Startup {
         let process = &self.process;
@@ -117,10 +124,13 @@ fn ready(process: &Process, errors: bool) -> Response<Bytes> {
     let components = &process.components;
     // A server that stops takes no new clients: whoever spreads them must hear of it.
     let stopping = process.is_draining();
-    let readiness = components.readiness();
+    let services = process.services.load();
+    let readiness = components.readiness().with(&services);
     let status = if stopping { "stopping" } else { readiness.name() };
     let views = components.views();
-    let components = views.iter().map(|view| Component::of(view, errors)).collect();
+    let components = views.iter().map(|view| Component::of(view, "component", errors));
+    let services = services.iter().map(|view| Component::of(view, "service", errors));
+    let components = components.chain(services).collect();
     json(readiness.is_serving() && !stopping, &Ready { status, components })
 }
 
@@ -153,6 +163,8 @@ struct Ready<'a> {
 #[derive(Serialize)]
 struct Component<'a> {
     name: &'a str,
+    /// `component`, or `service` for a process beside the server.
+    kind: &'static str,
     required: bool,
     state: &'static str,
     progress: f64,
@@ -170,12 +182,13 @@ struct ForOperators<'a> {
 }
 
 impl<'a> Component<'a> {
-    fn of(view: &'a ComponentView, errors: bool) -> Self {
+    fn of(view: &'a ComponentView, kind: &'static str, errors: bool) -> Self {
         let seconds = view.loading_for.map(|time| rounded(time.as_secs_f64()));
         let error = view.error.as_deref();
         let for_operators = ForOperators { text: &view.text, error, seconds };
         Self {
             name: &view.name,
+            kind,
             required: view.required,
             state: view.state.name(),
             progress: rounded(view.progress),

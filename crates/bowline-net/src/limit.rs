@@ -100,6 +100,10 @@ pub(crate) const REQUEST_HEAD_BYTES: usize = 32 * 1024;
 /// request crosses a close.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
+/// Bytes of one piece of a body that is made while it is sent: some of them wait for each client that reads slowly. As
+/// much as a socket takes at once.
+pub(crate) const PIECE_BYTES_MAX: usize = 64 * 1024;
+
 /// How long a request body may take to arrive.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 

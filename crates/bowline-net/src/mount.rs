@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use crate::connection::Connection;
+use crate::{connection::Connection, limit::PIECE_BYTES_MAX};
 
 /// Answers clients' requests that are for neither `/health/*` nor the path of the engine.
 ///
@@ -38,6 +38,17 @@ pub trait HttpService: Send + Sync + 'static {
 pub trait HttpCall: Send {
     /// How large its body may be; a larger one is answered 413.
     fn body_bytes_max(&self) -> usize;
+
+    /// Asked as the body arrives, before so many bytes of it are kept: memory is set aside for what is there, not for
+    /// what was announced. Default always.
+    ///
+    /// # Errors
+    ///
+    /// The answer when there is no room. The connection is closed behind it.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Box<HttpResponse>> {
+        let _ = bytes;
+        Ok(())
+    }
 
     /// Answers it. When the client leaves first, the future is dropped, or the body of its answer.
     fn run(self: Box<Self>, request: Request<Bytes>) -> HttpAnswer;
@@ -93,12 +104,17 @@ impl fmt::Debug for HttpBody {
 pub struct BodySender(mpsc::Sender<Piece>);
 
 impl BodySender {
-    /// Sends a piece at once, as a chunk of its own; waits while the client reads slowly.
+    /// Sends a piece at once, as a chunk of its own; waits while the client reads slowly. One of more than 64 KiB is
+    /// sent in parts, so that what waits is bounded in bytes as well.
     ///
     /// # Errors
     ///
     /// The client has left.
-    pub async fn send(&self, data: Bytes) -> Result<(), ClientLeft> {
+    pub async fn send(&self, mut data: Bytes) -> Result<(), ClientLeft> {
+        while data.len() > PIECE_BYTES_MAX {
+            let part = data.split_to(PIECE_BYTES_MAX);
+            self.0.send(Piece::Data(part)).await.map_err(|_| ClientLeft)?;
+        }
         self.0.send(Piece::Data(data)).await.map_err(|_| ClientLeft)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    convert::Infallible,
     future::poll_fn,
     net::IpAddr,
     pin::pin,
@@ -127,11 +128,11 @@ async fn admin(connection: &Rc<Connection>, request: Request<Incoming>) -> Answe
         return not_found();
     };
     let (head, body) = request.into_parts();
-    let body = match read_whole(connection, body, limit::ADMIN_BODY_BYTES).await {
+    let body = match read_whole(connection, body, limit::ADMIN_BODY_BYTES, |_| Ok(())).await {
         Ok(body) => body,
         Err(answer) => return answer,
     };
-    service.call(connection.peer, Request::from_parts(head, body)).await.map(HttpBody::from)
+    service.call(connection.peer, Request::from_parts(head, body)).await
 }
 
 /// Reads a body for an application.
@@ -143,9 +144,15 @@ async fn read_whole(
     connection: &Connection,
     body: Incoming,
     bytes_max: usize,
+    make_room: impl FnMut(usize) -> Result<(), Box<Answer>>,
 ) -> Result<Bytes, Answer> {
-    match tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, bytes_max)).await {
+    match tokio::time::timeout(limit::BODY_TIMEOUT, read_body(body, bytes_max, make_room)).await {
         Ok(Ok(body)) => Ok(body),
+        Ok(Err(BodyError::NoRoom(mut answer))) => {
+            connection.unread_body.set(true);
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            Err(*answer)
+        }
         Ok(Err(BodyError::Broken)) => Err(plain(StatusCode::BAD_REQUEST, "broken body\n")),
         Ok(Err(BodyError::TooBig)) => {
             connection.unread_body.set(true);
@@ -169,7 +176,7 @@ async fn mounted(
 ) -> Answer {
     let client = client_of(connection, &request);
     let (head, body) = request.into_parts();
-    let call = match service.admit(client, &head) {
+    let mut call = match service.admit(client, &head) {
         Ok(call) => call,
         Err(mut answer) => {
             if !body.is_end_stream() {
@@ -179,7 +186,8 @@ async fn mounted(
             return *answer;
         }
     };
-    match read_whole(connection, body, call.body_bytes_max()).await {
+    let bytes_max = call.body_bytes_max();
+    match read_whole(connection, body, bytes_max, |bytes| call.make_room(bytes)).await {
         Ok(body) => call.run(Request::from_parts(head, body)).await,
         Err(answer) => answer,
     }
@@ -462,7 +470,7 @@ async fn post(
     let mut reply = Some(reply);
     let mut body = pin!(tokio::time::timeout(
         limit::BODY_TIMEOUT,
-        read_body(body, process.settings().engine.max_body_bytes)
+        read_body(body, process.settings().engine.max_body_bytes, |_| Ok::<_, Infallible>(()))
     ));
     // Most bodies have come with their head: then the shard hears of them once.
     let mut arrived = at_once(body.as_mut()).await;
@@ -492,6 +500,7 @@ async fn post(
             (exchange.await, false)
         }
         // The exchange is dropped unanswered: the shard hears that the request was aborted.
+        Some(Ok(Err(BodyError::NoRoom(never)))) => match never {},
         Some(Ok(Err(BodyError::Broken))) => (Reply::Last(wall::Response::Status(400)), false),
         Some(Err(_)) | None => (Reply::Last(wall::Response::Status(408)), false),
     }
@@ -506,12 +515,18 @@ async fn at_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Outp
     .await
 }
 
-enum BodyError {
+enum BodyError<R> {
     TooBig,
     Broken,
+    NoRoom(R),
 }
 
-async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, BodyError> {
+/// Reads a body. `make_room` is asked before so many bytes of it are kept.
+async fn read_body<R>(
+    body: Incoming,
+    max_bytes: usize,
+    mut make_room: impl FnMut(usize) -> Result<(), R>,
+) -> Result<Bytes, BodyError<R>> {
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(BodyError::TooBig);
     }
@@ -520,9 +535,11 @@ async fn read_body(body: Incoming, max_bytes: usize) -> Result<Bytes, BodyError>
     let mut all = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        if first.len() + all.len() + data.len() > max_bytes {
+        let bytes = first.len() + all.len() + data.len();
+        if bytes > max_bytes {
             return Err(BodyError::TooBig);
         }
+        make_room(bytes).map_err(BodyError::NoRoom)?;
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {

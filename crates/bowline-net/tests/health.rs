@@ -54,7 +54,7 @@ fn while_components_load_clients_are_served_and_ready_tells_how_far_they_are() {
     }
     let part = |name: &str, state: &str, progress: f64| {
         json!({
-            "name": name, "required": true, "state": state, "progress": progress,
+            "name": name, "kind": "component", "required": true, "state": state, "progress": progress,
             "waiting_for": [], "since": null,
         })
     };

@@ -1,5 +1,7 @@
 //! `bowline bench`: the command line of the load tool, `bowline-load`.
 
+mod ai;
+
 use std::{
     env,
     io::{self, IsTerminal as _, Write as _},
@@ -8,7 +10,7 @@ use std::{
 
 use bowline_load::{Error, OwnServer, Target, Wire, Wishes, Workload};
 use bowline_names::{ErrorCode, Exit};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use crate::{daemon::print, failure::Failure};
 
@@ -19,6 +21,7 @@ Workloads:
   rooms      the same in each room; session i asks for room r<i % rooms> in its auth object
   idle       sessions join, half of them first, and then do nothing
   join       sessions join
+  ai         requests to models behind /v1; see bowline bench ai --help
 Without one: echo, broadcast and idle, for a first look.
 
 What a server must do: echo sends `message` back (--ack: answers the ack), broadcast sends it to all
@@ -40,7 +43,11 @@ Exit codes: 0 measured, 2 wrong usage, 1 anything else";
 
 /// What to measure, and of whom.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    models: Option<Models>,
+
     /// What sessions do
     #[arg(value_enum, hide_possible_values = true)]
     workload: Option<Work>,
@@ -114,6 +121,14 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// What is no workload of sessions.
+#[derive(Debug, Subcommand)]
+enum Models {
+    /// Measure models behind /v1, and each provider that is asked for them
+    #[command(after_help = ai::HELP)]
+    Ai(Box<ai::Arguments>),
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Work {
     Echo,
@@ -141,6 +156,9 @@ If it runs here, --pid names it.
 /// # Errors
 /// When something cannot be measured. It is said why.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    if let Some(Models::Ai(arguments)) = &arguments.models {
+        return ai::run(arguments);
+    }
     let watched = io::stderr().is_terminal();
     let workloads = match arguments.workload {
         Some(work) => vec![work.workload()],

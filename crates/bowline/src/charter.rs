@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Overrides;
+use crate::{config::Overrides, services::status::ServiceStatus};
 
 /// A gateway's orders.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub(crate) struct Charter {
     pub(crate) last_end: Option<String>,
     pub(crate) master_pid: u32,
     pub(crate) management: Management,
+    /// What is so of the services when it is started.
+    pub(crate) services: Vec<ServiceStatus>,
     /// Where the record and the control socket are, if there is such a place.
     pub(crate) state_dir: Option<PathBuf>,
     /// In which file a gateway leaves what the next one needs for clients that come back; none if

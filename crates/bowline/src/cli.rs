@@ -84,6 +84,9 @@ pub(crate) enum Config {
         file: Option<PathBuf>,
         #[command(flatten)]
         settings: Settings,
+        /// Find the interpreters of services too, and run them to see whether they can run these
+        #[arg(long)]
+        services: bool,
         /// As JSON
         #[arg(long)]
         json: bool,

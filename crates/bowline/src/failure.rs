@@ -39,6 +39,8 @@ impl Failure {
             | ErrorCode::TokenKeysUnusable
             | ErrorCode::BackendUnusable
             | ErrorCode::ProviderUnusable
+            | ErrorCode::ServicesUnusable
+            | ErrorCode::TelemetryUnusable
             | ErrorCode::KeyUnusable
             | ErrorCode::ConfigKeyUnknown => Exit::Usage,
             ErrorCode::AddressInUse
@@ -48,7 +50,7 @@ impl Failure {
             ErrorCode::InstanceDenied => Exit::Denied,
             ErrorCode::DiskFull | ErrorCode::InstanceFailed => Exit::DiskFull,
             ErrorCode::NotRunning => Exit::NotRunning,
-            ErrorCode::StartLate | ErrorCode::StopLate => Exit::Late,
+            ErrorCode::StartLate | ErrorCode::StopLate | ErrorCode::ServiceLate => Exit::Late,
             ErrorCode::GatewayRestarting
             | ErrorCode::StartFailed
             | ErrorCode::ServeFailed
@@ -60,6 +62,8 @@ impl Failure {
             | ErrorCode::DiedStopping
             | ErrorCode::ManagedElsewhere
             | ErrorCode::LogMissing
+            | ErrorCode::ServiceUnknown
+            | ErrorCode::ServiceNotReady
             | ErrorCode::BenchFailed => Exit::Failed,
             ErrorCode::AdminTokenUnreadable | ErrorCode::BenchInvalid => Exit::Usage,
             // Clients alone are told these, and the admin API alone says the rest.

@@ -44,13 +44,14 @@ use crate::{
     instance, log,
     master::Report,
     metrics, misuse,
+    services::board::Board,
     signals::{Order, Orders},
     wiring,
 };
 
 use self::{link::Link, reports::Reports};
 
-pub(crate) use self::link::RELOAD;
+pub(crate) use self::link::{RELOAD, SERVICES};
 
 /// How often the progress of a drain is shown.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -73,6 +74,8 @@ pub(crate) struct Gateway {
     pub(crate) backends: Backends,
     /// Models of providers.
     pub(crate) ai: Ai,
+    /// Processes that the master looks after.
+    pub(crate) services: Board,
     /// The way in for events of other programs.
     pub(crate) emitter: Emitter,
 }
@@ -147,8 +150,10 @@ fn start(
         auth,
         backends,
         ai,
+        services: Board::new(Vec::new()),
         charter: Arc::new(charter),
     });
+    gateway.services.set(gateway.charter.services.clone(), &gateway.handle);
     door.open(Arc::clone(&gateway));
     gateway.auth.open(gateway.handle.clone());
     let result = office.block_on(async {
@@ -219,8 +224,9 @@ async fn serve(
     let _ = drain.send(());
     let exit = drained(running, &mut orders, &gateway.handle).await?;
     if exit == Exit::Ok {
+        let farewell = async { tokio::join!(gateway.backends.farewell(), gateway.ai.farewell()) };
         tokio::select! {
-            () = gateway.backends.farewell() => {}
+            _ = farewell => {}
             Order::Cut = orders.next() => return Ok(Exit::Cut),
         }
         tracing::info!("stopped");

@@ -29,7 +29,9 @@ mod page;
 mod process_stats;
 mod remote;
 mod serve;
+mod services;
 mod signals;
+mod telemetry;
 mod trust;
 mod wiring;
 
@@ -102,14 +104,14 @@ fn alerts(command: cli::Alerts) -> Result<Exit, Failure> {
 
 fn config(command: cli::Config) -> Result<Exit, Failure> {
     match command {
-        cli::Config::Check { file, settings, json } => {
+        cli::Config::Check { file, settings, services, json } => {
             let mut overrides = settings.0;
             if file.is_some() && overrides.flags.iter().any(|flag| flag == "--config") {
                 let message = "two configuration files are named: FILE and --config; name one";
                 return Err(Failure::new(ErrorCode::ConfigInvalid, message));
             }
             overrides.file = file.map(cli::from_here).or(overrides.file);
-            config::command::check(overrides, json)
+            config::command::check(overrides, services, json)
         }
         cli::Config::Show { defaults: true, .. } => Ok(config::command::show_defaults()),
         cli::Config::Show { settings, json, .. } => config::command::show(settings.0, json),

@@ -66,6 +66,7 @@ pub(crate) async fn gather(gateway: &Gateway) -> Vec<Sample> {
     samples.extend(gateway.emitter.counts().samples());
     samples.extend(of_backends(&gateway.backends.stats()));
     samples.extend(gateway.ai.shared().samples());
+    samples.extend(gateway.services.samples());
     samples
 }
 
@@ -372,6 +373,7 @@ mod tests {
             last_end: None,
             master_pid: 1,
             management: Management::Foreground,
+            services: Vec::new(),
             state_dir: None,
             state_file: None,
             started_unix_ms: 0,
@@ -392,6 +394,8 @@ mod tests {
         let apps = ["app", "other"].map(|name| (name.to_owned(), Default::default()));
         samples.extend(of_backends(&apps));
         samples.extend(crate::ai::example());
+        samples.extend(crate::services::board::example());
+        samples.extend(crate::telemetry::Telemetry::new().samples());
         samples
     }
 

@@ -78,7 +78,10 @@ pub(crate) fn run(overrides: Overrides, daemon: Option<Daemon>) -> Result<ExitCo
         _ => None,
     };
     let instance = match settle(&paths, &record) {
-        Err(error) if paths.explicit || log_file.is_some() => return Err(error.into()),
+        // Without a record of what runs the next server could not look after it.
+        Err(error) if paths.explicit || log_file.is_some() || !config.services.0.is_empty() => {
+            return Err(error.into());
+        }
         settled => settled,
     };
     if let Some(path) = &log_file {

@@ -106,7 +106,7 @@ fn handler(
             // The configuration has been checked.
             Failure::new(ErrorCode::ConfigInvalid, format!("there is no backend {name}"))
         })?),
-        Handler::Ai(model) => Arc::new(ai.chat(model)),
+        Handler::Ai(model) => Arc::new(ai.chat(pattern, model, rule)),
     };
     let Some(jwt) = &rule.jwt else { return Ok(handler) };
     let name_claim = match &rule.session_key {

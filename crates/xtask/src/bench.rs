@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: installs the peers, builds what is measured and hands over to `bench/`.
+//! `cargo xtask bench` and `cargo xtask bench ai`: install the peers, build what is measured and hand over to `bench/`.
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::SystemTime,
 };
@@ -21,21 +21,28 @@ const BOWLINE: [&str; 5] = ["build", "--release", "--locked", "--package", "bowl
 const ROOMS: [&str; 7] =
     ["build", "--release", "--locked", "--package", "bowline-net", "--example", "rooms"];
 
+/// The provider that AI gateways are measured before.
+const MOCK_PROVIDER: [&str; 7] =
+    ["build", "--release", "--locked", "--package", "bowline-ai", "--example", "mock_provider"];
+
+/// AI gateways of others, from PyPI; each with all that it needs stands in `bench/ai/NAME.txt`.
+const AI_GATEWAYS: [&str; 3] = ["litellm", "vllm-router", "rolter"];
+
 pub(crate) fn run(args: &[&str]) -> ExitCode {
-    // What was measured before is shown without what it was measured with.
-    let preparations: &[fn() -> Outcome] = if args.contains(&"--report") {
-        &[packages]
-    } else {
-        &[packages, python, peers, bowline, rooms]
+    let (script, args, preparations): (_, _, &[fn() -> Outcome]) = match args {
+        ["ai", args @ ..] => ("ai/run.mjs", args, &[ai_gateways, bowline, mock_provider]),
+        args => ("run.mjs", args, &[python, peers, bowline, rooms]),
     };
-    for prepare in preparations {
+    // What was measured before is shown without what it was measured with.
+    let preparations = if args.contains(&"--report") { &[] } else { preparations };
+    for prepare in [packages as fn() -> Outcome].iter().chain(preparations) {
         let outcome = prepare();
         if outcome.failed > 0 {
             println!("{}", outcome.output);
             return ExitCode::FAILURE;
         }
     }
-    let status = Command::new("node").arg("run.mjs").args(args).current_dir(bench()).status();
+    let status = Command::new("node").arg(script).args(args).current_dir(bench()).status();
     match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -59,17 +66,34 @@ pub(crate) fn packages() -> Outcome {
 
 /// python-socketio.
 fn python() -> Outcome {
-    let (stamp, wanted) = (".venv/installed", "requirements.txt");
-    if is_newer(stamp, wanted) {
+    venv(".venv".as_ref(), "requirements.txt")
+}
+
+/// All of them, each apart: what one needs, another refuses.
+fn ai_gateways() -> Outcome {
+    let outcomes = AI_GATEWAYS.map(ai_gateway);
+    let failed = outcomes.into_iter().find(|outcome| outcome.failed > 0);
+    failed.unwrap_or_else(|| step::call("AI gateways", || Ok("they are installed".to_owned())))
+}
+
+/// One of [`AI_GATEWAYS`], in `target/bench/ai/NAME`.
+pub(crate) fn ai_gateway(name: &str) -> Outcome {
+    venv(&target().join("bench/ai").join(name), &format!("ai/{name}.txt"))
+}
+
+/// Python packages in a folder of their own; both paths are from `bench/`.
+fn venv(folder: &Path, wanted: &str) -> Outcome {
+    let stamp = folder.join("installed");
+    if is_newer(&stamp, wanted) {
         return step::call("bench python", || Ok("the venv is up to date".to_owned()));
     }
     let mut make = Command::new("python3");
-    make.args(["-m", "venv", ".venv"]).current_dir(bench());
+    make.args(["-m", "venv"]).arg(folder).current_dir(bench());
     let made = plain("bench venv", make);
     if made.failed > 0 {
         return made;
     }
-    let mut install = Command::new(bench().join(".venv/bin/pip"));
+    let mut install = Command::new(bench().join(folder).join("bin/pip"));
     install.args(["install", "--disable-pip-version-check", "--quiet", "-r", wanted]);
     install.current_dir(bench());
     let installed = plain("bench python", install);
@@ -95,14 +119,18 @@ fn rooms() -> Outcome {
     plain("bowline rooms", cargo(&ROOMS))
 }
 
+fn mock_provider() -> Outcome {
+    plain("mock provider", cargo(&MOCK_PROVIDER))
+}
+
 fn bench() -> PathBuf {
     root().join("bench")
 }
 
-/// Whether one file in `bench/` has been written after another.
-fn is_newer(file: &str, than: &str) -> bool {
-    let written = |path: &str| -> Option<SystemTime> {
+/// Whether one file has been written after another; paths are from `bench/`.
+fn is_newer(file: impl AsRef<Path>, than: &str) -> bool {
+    let written = |path: &Path| -> Option<SystemTime> {
         fs::metadata(bench().join(path)).ok()?.modified().ok()
     };
-    written(file).is_some_and(|time| written(than).is_some_and(|other| time >= other))
+    written(file.as_ref()).is_some_and(|time| written(than.as_ref()).is_some_and(|it| time >= it))
 }

@@ -25,7 +25,7 @@ cargo xtask COMMAND
   names                   writes docs/names.md from the tables in bowline-names
   sim [ARGS…]             seeded worlds of sessions that outlive their transports;
                           --broken all: whether they catch faults that are built in
-  bench [ARGS…]           Bowline and its peers, measured in one run
+  bench [ai] [ARGS…]      Bowline and its peers, measured in one run; `ai`: as a gateway to models
   guard                   instructions of the hot paths (callgrind), beside the last figures";
 
 fn main() -> ExitCode {

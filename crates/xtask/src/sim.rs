@@ -1,5 +1,5 @@
-//! `cargo xtask sim`: seeded worlds of sessions that outlive their transports, and the faults that they
-//! must catch.
+//! `cargo xtask sim`: seeded worlds of sessions that outlive their transports, and of services, and the faults that
+//! they must catch.
 
 use std::{
     fs, io,
@@ -20,12 +20,18 @@ const SEEDS_TO_CATCH: u64 = 1_000;
 const FAULTS: [&str; 5] =
     ["cursor-on-pong", "ping-overtakes", "pid-not-moved", "pong-per-transport", "replay-except"];
 
+/// The same for the plan of services in bowline-fleet.
+const FLEET_FAULTS: [&str; 3] = ["need-not-ready", "start-on-exit", "stop-before-start"];
+
 const USAGE: &str = "\
-usage: cargo xtask sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--engine] [--broken NAME|all]
+usage: cargo xtask sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--engine | --fleet]
+                       [--broken NAME|all]
 
   --broken  builds the hub with a fault and wants it caught: cursor-on-pong, ping-overtakes,
             pid-not-moved, pong-per-transport, replay-except
-  --engine  the worlds of one hub and its transports instead";
+            with --fleet: need-not-ready, start-on-exit, stop-before-start
+  --engine  the worlds of one hub and its transports instead
+  --fleet   the worlds of services instead";
 
 pub(crate) fn run(args: &[&str]) -> ExitCode {
     let mut world = "continuity";
@@ -36,6 +42,7 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
     while let Some(word) = words.next() {
         match *word {
             "--engine" => world = "engine",
+            "--fleet" => world = "fleet",
             "--trace" | "--no-shrink" => passed_on.push((*word).to_owned()),
             "--seeds" | "--from" | "--seed" | "--jobs" | "--broken" => {
                 let Some(value) = words.next() else {
@@ -61,8 +68,9 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
             Err(said) => fail(&said),
         };
     };
-    let faults: Vec<&str> =
-        FAULTS.into_iter().filter(|fault| broken == "all" || broken == *fault).collect();
+    let known: &[&str] = if world == "fleet" { &FLEET_FAULTS } else { &FAULTS };
+    let named = |fault: &&str| broken == "all" || broken == *fault;
+    let faults: Vec<&str> = known.iter().copied().filter(named).collect();
     if faults.is_empty() {
         println!("no fault is called {broken}\n{USAGE}");
         return ExitCode::from(2);

@@ -25,8 +25,11 @@ const LONG_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// What the long runs and the benchmarks measure.
 pub(crate) const RELEASE_BUILD: [&str; 5] = ["build", "--release", "--locked", "-p", "bowline"];
 
-/// How many worlds of continuity a run has.
+/// How many worlds of each kind a run has.
 const SIM_SEEDS: &str = "500";
+
+/// How many worlds of services a long run has.
+const FLEET_SEEDS_LONG: &str = "10000";
 
 /// How long each fuzz target is driven.
 const FUZZ_SECONDS: u32 = 10;
@@ -96,7 +99,12 @@ const STEPS: &[Step] = &[
     Step { name: "bench", what: "how benchmarks are summed up", run: bench, needed: false },
     Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
     Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
-    Step { name: "sim", what: "500 seeded worlds of continuity", run: sim, needed: false },
+    Step {
+        name: "sim",
+        what: "500 seeded worlds of continuity, and of services",
+        run: sim,
+        needed: false,
+    },
     Step { name: "fuzz", what: "every decoder, 10 s each", run: fuzz, needed: false },
     Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
     Step {
@@ -109,6 +117,24 @@ const STEPS: &[Step] = &[
         name: "continuity-long",
         what: "250 clients, a bad network, ten restarts (--long)",
         run: continuity_long,
+        needed: false,
+    },
+    Step {
+        name: "ai-faults",
+        what: "100,000 requests to providers that fail (--long)",
+        run: ai_faults,
+        needed: false,
+    },
+    Step {
+        name: "ai-lateness",
+        what: "pings beside 200 streams and busy cores (--long)",
+        run: ai_lateness,
+        needed: false,
+    },
+    Step {
+        name: "ai-incident",
+        what: "who is charged for a fallback, beside LiteLLM (--long)",
+        run: ai_incident,
         needed: false,
     },
     Step {
@@ -325,7 +351,78 @@ fn operations(_: &Run) -> Vec<Outcome> {
 }
 
 fn ai(_: &Run) -> Vec<Outcome> {
-    vec![npm("ai", &[], PATIENCE)]
+    vec![npm("ai", &[], PATIENCE).noting("incident:")]
+}
+
+/// Every fault there is, 100,000 times in a release build; drawn to `target/xtask/ai-faults.svg`.
+fn ai_faults(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let mut outcomes = ai_release();
+    if outcomes.iter().any(|outcome| outcome.failed > 0) {
+        return outcomes;
+    }
+    let folder = target().join("xtask");
+    let samples = folder.join("ai-faults.json");
+    let mut soak = released("ai-faults");
+    soak.env("AI_FAULTS", "100000").env("SAMPLES", &samples);
+    outcomes.push(step::run("ai-faults", soak, Count::Last, LONG_PATIENCE).noting("ai-faults:"));
+    let packages = bench::packages();
+    if packages.failed == 0 {
+        let mut picture = Command::new("node");
+        picture.arg("ai-soak.mjs").arg(samples).arg(folder.join("ai-faults.svg"));
+        picture.current_dir(root().join("bench"));
+        outcomes.push(plain("ai-faults picture", picture).noting("is drawn"));
+    }
+    outcomes.push(packages);
+    outcomes
+}
+
+fn ai_lateness(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let mut outcomes = ai_release();
+    if outcomes.iter().all(|outcome| outcome.failed == 0) {
+        let command = released("ai-lateness");
+        let lateness = step::run("ai-lateness", command, Count::Last, LONG_PATIENCE);
+        outcomes.push(lateness.noting("ai-lateness:"));
+    }
+    outcomes
+}
+
+/// The incident through Bowline and through LiteLLM.
+fn ai_incident(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let mut outcomes = ai_release();
+    outcomes.push(bench::ai_gateway("litellm"));
+    if outcomes.iter().all(|outcome| outcome.failed == 0) {
+        let mut command = released("ai-incident");
+        command.env("LITELLM_BIN", target().join("bench/ai/litellm/bin/litellm"));
+        let incident = step::run("ai-incident", command, Count::Step, LONG_PATIENCE);
+        outcomes.push(incident.noting("ai-incident:"));
+    }
+    outcomes
+}
+
+/// Builds the gateway and the mock provider as they are measured.
+fn ai_release() -> Vec<Outcome> {
+    let mock = ["build", "--release", "--locked", "-p", "bowline-ai", "--example", "mock_provider"];
+    vec![plain("release build", cargo(&RELEASE_BUILD)), plain("release mock", cargo(&mock))]
+}
+
+/// A script of `tests/` with the gateway and the mock provider of a release build.
+fn released(script: &str) -> Command {
+    let mut command = Command::new("npm");
+    command.args(["run", "--silent", script]).current_dir(root().join("tests"));
+    let mut command = with_servers(command);
+    let release = target().join("release");
+    command.env("BOWLINE_BIN", release.join("bowline"));
+    command.env("MOCK_PROVIDER_BIN", release.join("examples/mock_provider"));
+    command
 }
 
 fn bench(_: &Run) -> Vec<Outcome> {
@@ -400,11 +497,17 @@ fn pytest(_: &Run) -> Vec<Outcome> {
     vec![step::run("pytest", with_servers(command), Count::Last, PATIENCE)]
 }
 
-/// Seeded worlds of sessions that outlive their transports; a failing seed is made shorter there.
-fn sim(_: &Run) -> Vec<Outcome> {
+/// Seeded worlds of sessions that outlive their transports, and of services; a failing seed of the first is made
+/// shorter there.
+fn sim(run: &Run) -> Vec<Outcome> {
     let mut command = Command::new(built("world"));
     command.args(["continuity", "--seeds", SIM_SEEDS]).current_dir(root());
-    vec![plain("sim", command).noting("a second:")]
+    let mut fleet = Command::new(built("world"));
+    let (seeds, patience) =
+        if run.long { (FLEET_SEEDS_LONG, LONG_PATIENCE) } else { (SIM_SEEDS, PATIENCE) };
+    fleet.args(["fleet", "--seeds", seeds]).current_dir(root());
+    let fleet = step::run("sim-fleet", fleet, Count::Step, patience);
+    vec![plain("sim", command).noting("a second:"), fleet.noting("a second:")]
 }
 
 /// Every target, two at a time: one for each core that CI has.

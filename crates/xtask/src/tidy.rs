@@ -150,6 +150,13 @@ fn mentions_word(text: &str, word: &str) -> bool {
     })
 }
 
+/// The files beside a source that it has as modules under another name.
+fn named_files(text: &str) -> impl Iterator<Item = &str> {
+    (text.lines())
+        .filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"))
+        .filter(|name| !name.contains('/'))
+}
+
 /// Every file is reached by a `mod` from a root that cargo knows.
 fn dead_files(sources: &[Source]) -> Vec<String> {
     let mut reached = BTreeSet::new();
@@ -162,6 +169,11 @@ fn dead_files(sources: &[Source]) -> Vec<String> {
             let folder = source.module_folder();
             let beside = [folder.join(format!("{name}.rs")), folder.join(&name).join("mod.rs")];
             open.extend(sources.iter().filter(|other| beside.contains(&other.path)));
+        }
+        let folder = source.path.parent().unwrap_or(Path::new(""));
+        for name in named_files(&source.text) {
+            let file = folder.join(name);
+            open.extend(sources.iter().filter(|other| other.path == file));
         }
     }
     (sources.iter())
@@ -305,11 +317,15 @@ mod tests {
     #[test]
     fn a_file_that_no_mod_names_is_dead() {
         let sources = [
-            source("crates/a/src/lib.rs", "//! A.\npub mod b;\nmod c;\n"),
+            source(
+                "crates/a/src/lib.rs",
+                "//! A.\npub mod b;\nmod c;\n#[path = \"g.rs\"]\nmod f;\n",
+            ),
             source("crates/a/src/b.rs", "mod d;\n"),
             source("crates/a/src/b/d.rs", ""),
             source("crates/a/src/c/mod.rs", "pub(crate) mod e;\n"),
             source("crates/a/src/c/e.rs", ""),
+            source("crates/a/src/g.rs", ""),
             source("crates/a/src/lost.rs", ""),
             source("crates/a/examples/x.rs", ""),
         ];

@@ -70,6 +70,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("/usr/bin/prometheus-alertmanager", "prometheus-alertmanager"),
     ("/usr/bin/chromium", "chromium"),
     ("/usr/bin/systemd-analyze", "systemd"),
+    ("/usr/bin/redis-server", "redis-server"),
 ];
 
 /// Installs what is missing of [`DEBIAN`], as root or by `sudo`.

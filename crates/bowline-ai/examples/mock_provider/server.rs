@@ -1,5 +1,10 @@
 //! The mock provider itself: HTTP/1.1 by hand, since half of its answers are none.
 
+#[path = "clock.rs"]
+mod clock;
+#[path = "http2.rs"]
+mod http2;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -11,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -18,9 +24,12 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{ReadHalf, WriteHalf},
     },
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
+
+use clock::Watch;
 
 /// What is done with a request. Where a mode has no meaning for a plain request (`no-done`), it is answered well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +154,9 @@ pub(crate) struct Mock {
     url: String,
     state: Arc<State>,
     serving: JoinSet<()>,
+    /// Of one that speaks HTTP/2.
+    certificate: Option<CertificateDer<'static>>,
+    goodbye: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -158,7 +170,16 @@ struct State {
     cancelled: AtomicU64,
     /// Requests, by the name of their mode.
     modes: Mutex<BTreeMap<String, u64>>,
+    /// How long they took, by the name of their mode.
+    times: Mutex<BTreeMap<String, Times>>,
     last: Mutex<Option<Seen>>,
+}
+
+/// Requests from their last byte to that of the answer, or until somebody gave them up.
+#[derive(Debug, Default)]
+struct Times {
+    count: u64,
+    sum: Duration,
 }
 
 /// What the mock was asked.
@@ -177,20 +198,32 @@ impl Mock {
     pub(crate) async fn start(listen: &str, mode: Mode) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let state = Arc::new(State {
-            mode,
-            requests: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            open_connections: AtomicU64::new(0),
-            open_streams: AtomicU64::new(0),
-            answering: AtomicU64::new(0),
-            cancelled: AtomicU64::new(0),
-            modes: Mutex::default(),
-            last: Mutex::default(),
-        });
-        let mut serving = JoinSet::new();
+        let (state, mut serving) = (Arc::new(State::new(mode)), JoinSet::new());
         serving.spawn(accept(listener, Arc::clone(&state)));
-        Ok(Self { url, state, serving })
+        let goodbye = watch::Sender::new(());
+        Ok(Self { url, state, serving, certificate: None, goodbye })
+    }
+
+    /// Listens with TLS, and speaks HTTP/2 alone.
+    pub(crate) async fn start_http2(listen: &str, mode: Mode) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let url = format!("https://localhost:{}", listener.local_addr()?.port());
+        let http2::Tls { acceptor, certificate } = http2::Tls::new()?;
+        let (state, mut serving) = (Arc::new(State::new(mode)), JoinSet::new());
+        let goodbye = watch::Sender::new(());
+        let told = goodbye.subscribe();
+        serving.spawn(http2::accept(listener, acceptor, Arc::clone(&state), told));
+        Ok(Self { url, state, serving, certificate: Some(certificate), goodbye })
+    }
+
+    /// What one that speaks HTTP/2 is known by.
+    pub(crate) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
+    }
+
+    /// Says on all HTTP/2 connections that they take no more requests (GOAWAY); those under way go on.
+    pub(crate) fn say_goodbye(&self) {
+        self.goodbye.send_replace(());
     }
 
     /// Where it listens, without a path.
@@ -215,8 +248,36 @@ impl Mock {
 }
 
 impl State {
+    fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            requests: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            open_connections: AtomicU64::new(0),
+            open_streams: AtomicU64::new(0),
+            answering: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+            modes: Mutex::default(),
+            times: Mutex::default(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// A request is over, however.
+    fn on_answered(&self, name: String, watch: Watch) {
+        let took = watch.read();
+        let mut times = lock(&self.times);
+        let times = times.entry(name).or_default();
+        times.count += 1;
+        times.sum += took;
+    }
+
     fn stats(&self) -> Value {
         let of = |count: &AtomicU64| count.load(Ordering::SeqCst);
+        let seconds = |(name, times): (&String, &Times)| {
+            (name.clone(), json!({ "count": times.count, "seconds": times.sum.as_secs_f64() }))
+        };
+        let times: serde_json::Map<_, _> = lock(&self.times).iter().map(seconds).collect();
         json!({
             "requests": of(&self.requests),
             "connections": of(&self.connections),
@@ -225,6 +286,7 @@ impl State {
             "answering": of(&self.answering),
             "cancelled": of(&self.cancelled),
             "modes": *lock(&self.modes),
+            "times": times,
         })
     }
 
@@ -233,6 +295,7 @@ impl State {
             count.store(0, Ordering::SeqCst);
         }
         lock(&self.modes).clear();
+        lock(&self.times).clear();
     }
 }
 
@@ -266,7 +329,9 @@ async fn serve(mut stream: TcpStream, state: &Arc<State>) -> io::Result<()> {
             open = Some(Count::new(&state.open_connections));
         }
         let _answering = Count::new(&state.answering);
-        let (script, stream_asked) = plan(&request, state);
+        let watch = Watch::start();
+        let (name, script, stream_asked) = plan(&request, state);
+        let _timed = Timed { state, name, watch };
         *lock(&state.last) = Some(request);
         let _open_stream = stream_asked.then(|| Count::new(&state.open_streams));
         let after = tokio::select! {
@@ -429,8 +494,8 @@ struct Question {
     usage: bool,
 }
 
-/// Decides what is done, and whether a stream was asked for.
-fn plan(request: &Seen, state: &State) -> (Vec<Step>, bool) {
+/// Decides what is done, under which name it is counted, and whether a stream was asked for.
+fn plan(request: &Seen, state: &State) -> (String, Vec<Step>, bool) {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
     let path = request.path.split('?').next().unwrap_or_default();
     let question = Question {
@@ -447,7 +512,7 @@ fn plan(request: &Seen, state: &State) -> (Vec<Step>, bool) {
     let name = asked.unwrap_or("default").to_owned();
     let before = {
         let mut modes = lock(&state.modes);
-        let count = modes.entry(name).or_default();
+        let count = modes.entry(name.clone()).or_default();
         *count += 1;
         *count - 1
     };
@@ -455,7 +520,7 @@ fn plan(request: &Seen, state: &State) -> (Vec<Step>, bool) {
         Some(mode) => question.script(mode, before),
         None => question.error(400, "", "invalid_request_error", "unknown_mode", "no such mode"),
     };
-    (script, question.stream)
+    (name, script, question.stream)
 }
 
 impl Question {
@@ -843,6 +908,19 @@ impl<'a> Count<'a> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Tells how long a request took when it is over, however.
+struct Timed<'a> {
+    state: &'a State,
+    name: String,
+    watch: Watch,
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        self.state.on_answered(std::mem::take(&mut self.name), self.watch);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One provider asked once: from the connection to a whole answer, or to the first content of a stream.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bowline_dial::{BodyFailure, NoLane, SendFailure, StreamedAnswer, StreamedBody};
 use bowline_proto::Time;
@@ -13,9 +13,11 @@ use super::config::Provider;
 use crate::{
     clock::Clock,
     limit::{ANSWER_MAX_BYTES, ERROR_BODY_MAX_BYTES, ERROR_BODY_PATIENCE, HELD_BACK_MAX_BYTES},
+    memory::Held,
     record::AttemptRecord,
     wire::{
-        Answered, Ask, Blame, Fault, FaultKind, Relay, StreamFault, Timer, Usage, answer, judge,
+        Answered, Ask, Blame, Fault, FaultKind, Relay, StreamFault, Surface, Timer, Usage, answer,
+        judge,
     },
 };
 
@@ -28,12 +30,16 @@ pub(super) struct Attempt<'a> {
     pub(super) body: Bytes,
     /// Headers of the client that are passed on.
     pub(super) headers: &'a HeaderMap,
+    /// `traceparent` and `tracestate` for the provider, if it is told them.
+    pub(super) trace: Option<(String, Option<Arc<str>>)>,
     /// When it began.
     pub(super) began: Time,
     /// When it must have come to an answer, or to content.
     pub(super) until: Time,
     /// With less time than this it says nothing of the provider that it was not over in time.
     pub(super) judged_after: Duration,
+    /// What the request takes of the gateway's memory.
+    pub(super) memory: &'a mut Held,
     /// Written while it goes, so that one that is dropped half-way tells how far it came.
     pub(super) record: &'a mut AttemptRecord,
 }
@@ -67,7 +73,18 @@ struct Bound {
 }
 
 impl Attempt<'_> {
-    pub(super) async fn run(mut self) -> Result<Got, Fault> {
+    pub(super) async fn run(self) -> Result<Got, Fault> {
+        let surface = self.ask.surface();
+        self.get().await.map_err(|fault| match surface {
+            // The model is there for others, who ask it to chat.
+            Surface::Embeddings if is_about_the_endpoint(&fault) => {
+                Fault { blames: Blame::Client, ..fault }
+            }
+            Surface::Embeddings | Surface::ChatCompletions | Surface::Messages => fault,
+        })
+    }
+
+    async fn get(mut self) -> Result<Got, Fault> {
         let total = Bound {
             at: self.until.min(self.began + self.provider.timeouts.total),
             timer: Timer::Total,
@@ -137,6 +154,14 @@ impl Attempt<'_> {
         for (name, value) in &self.provider.headers {
             headers.insert(name.clone(), value.clone());
         }
+        if let Some((parent, state)) = &self.trace {
+            let told = [("traceparent", Some(parent.as_str())), ("tracestate", state.as_deref())];
+            for (name, value) in told {
+                if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+                    headers.insert(name, value);
+                }
+            }
+        }
         if self.ask.surface().dialect() == dialect {
             for name in self.headers.keys() {
                 headers.remove(name);
@@ -165,12 +190,19 @@ impl Attempt<'_> {
     }
 
     async fn whole(&mut self, body: StreamedBody, bound: Bound) -> Result<Answered, Fault> {
-        let body = self.within(bound, body.collect(ANSWER_MAX_BYTES)).await?.map_err(body_fault)?;
+        let collecting = collect(body, self.memory);
+        let read = timeout_at(self.clock.instant(bound.at), collecting).await;
+        let body = read.map_err(|_| self.timed_out(bound))??;
         self.record.read_bytes = body.len() as u64;
         let created = self.clock.unix().as_secs();
         let answered = answer(self.ask, self.provider.dialect, &body, created)?;
+        // Its translation goes to the client, and it is gone then.
+        if !self.memory.set_answer(body.len().max(answered.body.len())) {
+            return Err(no_memory());
+        }
         self.record.usage = answered.usage;
         self.record.finish = answered.finish;
+        self.record.identity.clone_from(&answered.identity);
         Ok(answered)
     }
 
@@ -188,6 +220,9 @@ impl Attempt<'_> {
             self.record.read_bytes += data.len() as u64;
             let pushed = opened.relay.push(&data, &mut opened.out);
             self.record.usage = opened.relay.usage();
+            if !self.memory.set_answer(opened.relay.waiting_bytes() + opened.out.len()) {
+                return Err(no_memory());
+            }
             match pushed {
                 Ok(seen) if seen.content || seen.finished => break,
                 Ok(_) if opened.out.len() > HELD_BACK_MAX_BYTES => {
@@ -201,6 +236,7 @@ impl Attempt<'_> {
             }
         }
         self.record.first_content = Some(self.since_began());
+        self.record.identity.clone_from(opened.relay.identity());
         Ok(opened)
     }
 
@@ -237,6 +273,43 @@ pub(super) fn total_timeout(waited: Duration, is_fair: bool) -> Fault {
     let fault = Fault::timeout(Timer::Total, waited);
     let blames = if is_fair { fault.blames } else { Blame::Client };
     Fault { blames, ..fault }
+}
+
+/// Reads a whole answer, as far as there is memory for it.
+async fn collect(mut body: StreamedBody, memory: &mut Held) -> Result<Bytes, Fault> {
+    let mut first = Bytes::new();
+    // Most answers come in one piece, which is not copied.
+    let mut whole = BytesMut::new();
+    while let Some(data) = body.next().await {
+        let data = data.map_err(body_fault)?;
+        let length = first.len().max(whole.len()) + data.len();
+        if length > ANSWER_MAX_BYTES {
+            return Err(body_fault(BodyFailure::TooBig));
+        }
+        if !memory.set_answer(length) {
+            return Err(no_memory());
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            whole = BytesMut::from(std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// There is no memory for more of an answer (`ai.max-bytes`).
+pub(super) fn no_memory() -> Fault {
+    Fault::new(FaultKind::NoMemory, "the gateway has no memory for more of the answer")
+}
+
+/// Whether a provider speaks of what was asked for, rather than of its model or of the gateway's account.
+fn is_about_the_endpoint(fault: &Fault) -> bool {
+    fault.kind == FaultKind::NotFound
+        || fault.kind == FaultKind::Auth && fault.status == Some(StatusCode::FORBIDDEN)
 }
 
 /// What went wrong with the body of an answer whose status was good.

@@ -10,7 +10,8 @@ use crate::{
     keys::ClientKey,
     permits::Limits,
     route::{Policy, TargetId, Timeouts},
-    wire::Dialect,
+    trace::Tracing,
+    wire::{Dialect, Fault},
 };
 
 /// What a gateway is to do.
@@ -30,6 +31,8 @@ pub struct Config {
     pub keys: Vec<ClientKey>,
     /// How many of the last requests are remembered. Default 0.
     pub records_max: usize,
+    /// How traces are made. Default: none are.
+    pub tracing: Option<Tracing>,
 }
 
 /// When a stream that does say something is too slow to be of use. Time in which nobody reads it does not count.
@@ -186,6 +189,7 @@ impl std::error::Error for ConfigError {}
 pub(super) struct Setup {
     pub(super) policy: Arc<Policy>,
     pub(super) slow: Slow,
+    pub(super) tracing: Option<Tracing>,
     providers: BTreeMap<Arc<str>, Arc<Provider>>,
     models: Vec<ModelConfig>,
 }
@@ -228,7 +232,8 @@ impl Setup {
             }
         }
         let policy = Arc::new(config.policy.clone());
-        Ok(Self { policy, slow: config.slow, providers, models: config.models.clone() })
+        let (models, tracing) = (config.models.clone(), config.tracing.clone());
+        Ok(Self { policy, slow: config.slow, tracing, providers, models })
     }
 
     pub(super) fn provider(&self, target: &TargetId) -> Option<&Arc<Provider>> {
@@ -304,6 +309,17 @@ impl Provider {
         format!("{}{}", path_below(&self.base), self.query)
     }
 
+    /// Takes out of its words what it was shown: some servers repeat the head of a request in their errors.
+    pub(super) fn hide(&self, fault: &mut Fault) {
+        let headers = self.config.headers.iter().map(|(_, value)| value);
+        for Secret(secret) in self.config.key.iter().chain(headers) {
+            if secret.len() >= SECRET_MIN_BYTES {
+                let texts = [Some(&mut fault.words), fault.code.as_mut(), fault.param.as_mut()];
+                texts.into_iter().flatten().for_each(|text| hide(text, secret));
+            }
+        }
+    }
+
     fn headers(config: &ProviderConfig) -> Result<HeaderMap, ConfigError> {
         let wrong = |header: &str| ConfigError::Header {
             provider: Arc::clone(&config.name),
@@ -329,6 +345,18 @@ impl Provider {
     }
 }
 
+/// Replaces a secret in a text, which may have been cut off in the middle of it.
+fn hide(text: &mut String, secret: &str) {
+    if text.contains(secret) {
+        *text = text.replace(secret, HIDDEN);
+    }
+    let is_start = |at: &usize| secret.get(..*at).is_some_and(|start| text.ends_with(start));
+    if let Some(at) = (SECRET_MIN_BYTES..secret.len()).rev().find(is_start) {
+        text.truncate(text.len() - at);
+        text.push_str(HIDDEN);
+    }
+}
+
 /// A value that is not shown in debug output, and not put into the table of HTTP/2.
 fn hidden(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
@@ -336,5 +364,29 @@ fn hidden(text: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// What stands where a secret stood.
+const HIDDEN: &str = "(hidden)";
+
+/// What is shorter is no secret, and may stand in any text.
+const SECRET_MIN_BYTES: usize = 8;
+
 /// The only version there is; docs.anthropic.com, "Versions".
 const ANTHROPIC_VERSION: &str = "2023-06-01";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_in_what_a_provider_says_even_if_that_was_cut() {
+        let hidden = |text: &str| {
+            let mut text = text.to_owned();
+            hide(&mut text, "sk-0123456789");
+            text
+        };
+        assert_eq!(hidden("Bearer sk-0123456789, sk-0123456789"), "Bearer (hidden), (hidden)");
+        assert_eq!(hidden("authorization: Bearer sk-012345"), "authorization: Bearer (hidden)");
+        assert_eq!(hidden("wrong key sk-…789"), "wrong key sk-…789");
+        assert_eq!(hidden(""), "");
+    }
+}

@@ -31,9 +31,11 @@ pub use self::{
 use crate::{
     clock::Clock,
     keys::{ClientKey, Digest, KeyUsage, Keys},
+    memory::Share,
     permits::{Gauge, Permits, Priority},
     record::{Records, RequestRecord},
     route::{Budget, Health, TargetId, TargetState},
+    trace::Parent,
     wire::Surface,
 };
 
@@ -79,11 +81,16 @@ pub struct Request {
     pub client_timeout: Option<Duration>,
     /// Which retry of the client's own this is; 0 is none.
     pub client_retry: u32,
+    /// The span of the client that it belongs to.
+    pub parent: Option<Arc<Parent>>,
     /// Headers for the provider, where it speaks the client's dialect: `anthropic-version`, `anthropic-beta`,
     /// `openai-beta`. Others are not passed on.
     pub headers: HeaderMap,
     /// Who is told of every attempt while it is made.
     pub watch: Option<Box<dyn Watch>>,
+    /// What was set aside for the body. It grows with the copies that providers are sent and with what they answer.
+    /// `None`: nobody counts.
+    pub memory: Option<Share>,
 }
 
 impl Request {
@@ -98,14 +105,16 @@ impl Request {
             priority: Priority::default(),
             client_timeout: None,
             client_retry: 0,
+            parent: None,
             headers: HeaderMap::new(),
             watch: None,
+            memory: None,
         }
     }
 
     /// Takes what the official SDKs say of themselves: their timeout (`x-stainless-read-timeout` of Python,
     /// `x-stainless-timeout` of JS, in seconds; what is no positive number counts as unsaid) and their retries
-    /// (`x-stainless-retry-count`); and the headers that are for the provider.
+    /// (`x-stainless-retry-count`); its span (`traceparent`); and the headers that are for the provider.
     pub fn read_headers(&mut self, headers: &HeaderMap) {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let seconds = |name| {
@@ -116,6 +125,7 @@ impl Request {
         self.client_timeout = read.or_else(|| seconds("x-stainless-timeout"));
         let retry = text("x-stainless-retry-count").and_then(|text| text.trim().parse().ok());
         self.client_retry = retry.unwrap_or(0);
+        self.parent = Parent::read(headers).map(Arc::new);
         for name in ["anthropic-version", "anthropic-beta", "openai-beta"] {
             for value in headers.get_all(name) {
                 self.headers.append(name, value.clone());
@@ -206,6 +216,11 @@ impl Gateway {
     pub fn identify(&self, shown: &str) -> Option<ClientKey> {
         let digest = Digest::of(shown);
         self.inner.state().keys.identify(&digest).cloned()
+    }
+
+    /// The key of this name, if there is one.
+    pub fn key(&self, name: &str) -> Option<ClientKey> {
+        self.inner.state().keys.named(name).cloned()
     }
 
     /// Whether there is any key; without one everybody may ask.

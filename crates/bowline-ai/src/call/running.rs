@@ -17,11 +17,12 @@ use super::{
 use crate::{
     keys::{Admission, KeyRefusal},
     limit::BUSY_RETRY_AFTER,
+    memory::Held,
     permits::{Needs, Permit, Priority, Refused, RefusedWhy, Scope},
     record::{AttemptRecord, RequestRecord, attempts_header},
     route::{Chain, Exhausted, ExhaustedWhy, Reason, Step, TargetId},
     wire::{
-        Ask, BadRequest, Failure, Fault, FaultKind, FinishReason, Outcome, Timer, Tried,
+        Ask, BadRequest, Blame, Failure, Fault, FaultKind, FinishReason, Outcome, Timer, Tried,
         Untranslatable, Usage, error_body, error_frame,
     },
 };
@@ -51,6 +52,8 @@ pub(super) struct Running {
     unasked: Option<Unasked>,
     /// For the whole request, and for the attempt.
     permits: [Option<Permit>; 2],
+    /// What it takes of the gateway's memory.
+    pub(super) memory: Held,
     over: bool,
 }
 
@@ -73,6 +76,12 @@ impl Current {
     fn stalled(&self, now: Time) -> Duration {
         self.stalled + self.stalls_since.map_or(Duration::ZERO, |since| now.since(since))
     }
+
+    /// Its record, with its times.
+    fn ended(self, now: Time) -> AttemptRecord {
+        let (took, stalled) = (self.took(now), self.stalled(now));
+        AttemptRecord { took, stalled, ..self.record }
+    }
 }
 
 /// Who is asked, and why.
@@ -87,6 +96,7 @@ struct Whom {
 enum Unasked {
     Untranslatable(Untranslatable),
     Busy,
+    NoMemory,
 }
 
 /// What a client is told that nobody serves.
@@ -162,6 +172,7 @@ impl Running {
             key: request.key,
             session: request.session,
             client_retry: request.client_retry,
+            parent: request.parent,
             started_unix_ms: u64::try_from(inner.clock.unix().as_millis()).unwrap_or(u64::MAX),
             queued: Duration::ZERO,
             first_content: None,
@@ -185,6 +196,7 @@ impl Running {
             fault: None,
             unasked: None,
             permits: [None, None],
+            memory: Held::new(request.memory),
             over: false,
         }
     }
@@ -278,6 +290,10 @@ impl Running {
                 return None;
             }
         };
+        if !self.memory.set_sent(body.len()) || !self.memory.set_answer(0) {
+            self.leave_out(Unasked::NoMemory);
+            return None;
+        }
         let needs = self.needs(vec![Scope::Provider(Arc::clone(target.provider()))]);
         let Ok(permit) = self.inner.permits.acquire(needs, permit_until).await else {
             self.leave_out(Unasked::Busy);
@@ -287,6 +303,9 @@ impl Running {
             return None;
         }
         let judged_after = self.chain().judged_after(&provider.timeouts);
+        let trace = self.setup.tracing.as_ref().and_then(|tracing| {
+            tracing.headers(&self.record.id, self.record.parent.as_deref(), whom.number)
+        });
         let began = self.begin(whom, permit.waited());
         self.permits[1] = Some(permit);
         let current = self.current.as_mut().expect("it has just begun");
@@ -296,14 +315,19 @@ impl Running {
             ask,
             body,
             headers: &self.headers,
+            trace,
             began,
             until,
             judged_after,
             record: &mut current.record,
+            memory: &mut self.memory,
         };
-        match attempt.run().await {
+        let got = attempt.run().await;
+        self.memory.set_sent(0);
+        match got {
             Ok(got) => Some(got),
             Err(fault) => {
+                let fault = self.hide(fault);
                 self.end_fault(fault);
                 None
             }
@@ -410,9 +434,7 @@ impl Running {
     /// The attempt was answered well.
     pub(super) fn end_ok(&mut self, now: Time, usage: Usage, finish: Option<FinishReason>) {
         let Some(current) = self.current.take() else { return };
-        let took = current.took(now);
-        let mut record = current.record;
-        record.took = took;
+        let mut record = current.ended(now);
         record.outcome = Outcome::Ok;
         record.usage = usage;
         record.finish = finish;
@@ -424,13 +446,20 @@ impl Running {
         self.account(record);
     }
 
+    /// What the present attempt's provider says, without what nobody but the two is to know.
+    pub(super) fn hide(&self, mut fault: Fault) -> Fault {
+        let target = self.current.as_ref().map(|current| &current.record.target);
+        if let Some(provider) = target.and_then(|target| self.setup.provider(target)) {
+            provider.hide(&mut fault);
+        }
+        fault
+    }
+
     /// The attempt has failed.
     pub(super) fn end_fault(&mut self, fault: Fault) {
         let now = self.now();
         let Some(current) = self.current.take() else { return };
-        let took = current.took(now);
-        let mut record = current.record;
-        record.took = took;
+        let mut record = current.ended(now);
         record.outcome = Outcome::Fault(fault.kind);
         record.code.clone_from(&fault.code);
         record.words = Some(fault.words.clone());
@@ -446,7 +475,7 @@ impl Running {
             let provider = Scope::Provider(Arc::clone(record.target.provider()));
             self.inner.permits.on_too_many(&provider);
         }
-        if fault.kind.is_hard_down() {
+        if fault.kind.is_hard_down() && fault.blames == Blame::Account {
             tracing::warn!(
                 target = %record.target,
                 error = %fault.words,
@@ -495,8 +524,11 @@ impl Running {
         if let Some(admission) = self.admission.take() {
             state.keys.settle(now, admission, used);
         }
-        state.records.on_request(record);
+        let record = state.records.on_request(record);
         drop(state);
+        if let Some(tracing) = &self.setup.tracing {
+            tracing.on_request(&record);
+        }
         self.emit(&Event::Done { outcome, served, took });
     }
 
@@ -524,6 +556,8 @@ impl Running {
 
     fn exhausted(&mut self, exhausted: Exhausted) -> Refusal {
         let mut refusal = match (self.fault.take(), self.unasked.take()) {
+            (Some(Fault { kind: FaultKind::NoMemory, .. }), _)
+            | (None, Some(Unasked::NoMemory)) => Refusal::of_memory(),
             (Some(fault), _) => Refusal::new(fault.kind, Failure::from(&fault), true),
             (None, Some(Unasked::Untranslatable(words))) => {
                 let (param, words) = (Some(words.param), words.words);
@@ -557,6 +591,7 @@ impl Running {
         let mut headers = self.answer_headers();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         self.finish(Outcome::Ok, StatusCode::OK.as_u16());
+        let body = self.memory.leave_with(body);
         Whole { status: StatusCode::OK, headers, body }
     }
 
@@ -621,8 +656,8 @@ impl Drop for Running {
         // One that was dropped before there was a connection has asked nobody.
         let asked = |current: &Current| current.record.connect.is_some();
         if let Some(current) = self.current.take().filter(asked) {
-            let took = current.took(self.now());
-            self.account(AttemptRecord { took, ..current.record });
+            let record = current.ended(self.now());
+            self.account(record);
         }
         self.finish(Outcome::Cancelled, CLIENT_LEFT);
     }
@@ -709,6 +744,13 @@ impl Refusal {
                 Self::new(FaultKind::Overloaded, failure, true)
             }
         }
+    }
+
+    fn of_memory() -> Self {
+        let message = "there is no memory for this request just now; try again in a moment";
+        let mut failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message);
+        failure.retry_after = Some(BUSY_RETRY_AFTER);
+        Self::new(FaultKind::NoMemory, failure, false)
     }
 
     fn of_deadline() -> Self {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::time::{sleep_until, timeout_at};
 
 use super::{
-    attempt::{Opened, body_fault, total_timeout},
+    attempt::{Opened, body_fault, no_memory, total_timeout},
     running::{Running, Served, Serving},
 };
 use crate::{
@@ -26,6 +26,7 @@ pub struct Streamed {
     headers: HeaderMap,
     clock: Clock,
     ends_at: Time,
+    whole: bool,
     state: State,
 }
 
@@ -43,11 +44,11 @@ enum State {
 
 impl Streamed {
     /// A stream that has said something.
-    pub(super) fn live(live: Box<Live>) -> Self {
-        let mut headers = live.running.answer_headers();
+    pub(super) fn live(mut live: Box<Live>) -> Self {
+        let mut headers = std::mem::take(&mut live.headers);
         stream_headers(&mut headers);
         let (clock, ends_at) = (live.clock, live.ends_at);
-        Self { headers, clock, ends_at, state: State::Live(live) }
+        Self { headers, clock, ends_at, whole: false, state: State::Live(live) }
     }
 
     /// A stream that has said nothing for so long that its headers must go.
@@ -60,7 +61,7 @@ impl Streamed {
     ) -> Self {
         stream_headers(&mut headers);
         let state = State::Waiting { serving, surface, next_word: clock.now() };
-        Self { headers, clock, ends_at, state }
+        Self { headers, clock, ends_at, whole: false, state }
     }
 
     /// The headers of the answer. Who has served it is not among them if nobody had spoken when they had to go.
@@ -95,6 +96,7 @@ impl Streamed {
                 State::Live(live) => {
                     let piece = live.next().await;
                     if piece.is_none() {
+                        self.whole = live.whole;
                         self.state = State::Over;
                     }
                     return piece;
@@ -102,6 +104,11 @@ impl Streamed {
                 State::Over => return None,
             }
         }
+    }
+
+    /// Whether the answer has come to its end, and that was no error.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Waits until the request has had all of its time, however slowly its client reads. To be waited for beside
@@ -129,6 +136,8 @@ pub(super) struct Live {
     /// Of a request that is accounted for and whose connection is not free yet: a client that reads the end slowly
     /// would else fill the pool with connections that nobody counts.
     permits: [Option<Permit>; 2],
+    /// Of the answer: made before it may turn out to be over already, and accounted for.
+    headers: HeaderMap,
     relay: Relay,
     /// What the client is to be sent next.
     out: Vec<u8>,
@@ -142,6 +151,8 @@ pub(super) struct Live {
     pace: Pace,
     /// Since when it is being waited for.
     waiting_since: Option<Time>,
+    /// It has ended well.
+    whole: bool,
     running: Running,
 }
 
@@ -198,6 +209,7 @@ impl Live {
         let mut live = Self {
             body: Some(body),
             permits: [None, None],
+            headers: running.answer_headers(),
             relay,
             out,
             phase: Phase::Reading,
@@ -212,6 +224,7 @@ impl Live {
                 tokens,
             },
             waiting_since: None,
+            whole: false,
             running,
         };
         if ended {
@@ -283,6 +296,10 @@ impl Live {
         self.running.on_bytes(data.len());
         let pushed = self.relay.push(data, &mut self.out);
         self.running.on_usage(self.relay.usage());
+        let held = self.relay.waiting_bytes() + self.out.len();
+        if !self.running.memory.set_answer(held) {
+            return self.on_fault(no_memory());
+        }
         match pushed {
             Ok(seen) if seen.content => self.idle.waited = Duration::ZERO,
             Ok(_) => {}
@@ -360,6 +377,7 @@ impl Live {
                 let now = self.clock.now();
                 self.running.end_ok(now, usage, self.relay.finish());
                 self.running.finish(Outcome::Ok, StatusCode::OK.as_u16());
+                self.whole = true;
             }
             Err(fault) => self.on_fault(fault.into()),
         }
@@ -369,6 +387,7 @@ impl Live {
     fn on_fault(&mut self, fault: Fault) {
         self.leave();
         self.running.on_usage(self.relay.usage());
+        let fault = self.running.hide(fault);
         let outcome = Outcome::Fault(fault.kind);
         self.running.end_fault(fault.clone());
         let failure = self.running.failure(&fault);

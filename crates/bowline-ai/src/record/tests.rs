@@ -25,6 +25,7 @@ fn request(id: &str, attempts: Vec<AttemptRecord>) -> RequestRecord {
         key: None,
         session: None,
         client_retry: 0,
+        parent: None,
         started_unix_ms: 0,
         queued: Duration::ZERO,
         first_content: None,

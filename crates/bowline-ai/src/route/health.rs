@@ -15,9 +15,12 @@ use crate::wire::{Blame, Fault, FaultKind};
 /// within a second at ten requests a second whether that was luck.
 const RAMP_FIRST: u64 = 100;
 
-/// A provider that says 403 or 404 may mean this one request, so it takes as many of them in a row, with nothing
-/// answered between them, until its target is down. 401 and an empty account mean everybody.
+/// A provider that says 403, or that it does not know something, may mean this one request, so it takes as many of them
+/// in a row, with nothing answered between them, until its target is down. 401 and an empty account mean everybody.
 const DOUBTFUL: u32 = 3;
+
+/// GLM's code for "you may not use this API", whatever its status: it means what was asked for, and not the key.
+const NOT_FOR_THIS: &str = "1220";
 
 const OK: usize = 0;
 const BAD: usize = 1;
@@ -88,7 +91,7 @@ struct Breaker {
     /// once is told once.
     limited: u32,
     limited_at: Time,
-    /// 403 and 404 in a row.
+    /// Doubtful faults in a row.
     doubtful: u32,
     last_fault: Option<(FaultKind, String)>,
 }
@@ -381,9 +384,10 @@ impl Breaker {
         if !hard {
             return;
         }
-        let status = fault.status;
-        let doubtful = [StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].map(Some).contains(&status)
-            && fault.kind != FaultKind::Billing;
+        let doubtful = fault.kind == FaultKind::NotFound
+            || fault.kind == FaultKind::Auth
+                && (fault.status == Some(StatusCode::FORBIDDEN)
+                    || fault.code.as_deref() == Some(NOT_FOR_THIS));
         self.doubtful = self.doubtful.saturating_add(1);
         if self.is_down() && self.is_resting(now) {
             return;

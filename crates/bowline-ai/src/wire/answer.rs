@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Ask, Dialect, FinishReason, ProviderError, StreamFault, Surface, Usage, anthropic,
+    Ask, Dialect, FinishReason, Identity, ProviderError, StreamFault, Surface, Usage, anthropic,
     from_anthropic, from_openai,
-    json::AtMost,
+    json::{AtMost, Text},
     openai::{self, Chunk, malformed},
 };
 
@@ -20,6 +20,8 @@ pub struct Answered {
     pub usage: Usage,
     /// Why the model stopped. `None` for embeddings.
     pub finish: Option<FinishReason>,
+    /// What the provider calls it.
+    pub identity: Identity,
 }
 
 /// Reads, and translates if needed, the body that a provider sent with status 200. `created` is the time of the
@@ -39,7 +41,9 @@ pub fn answer(
         (Surface::Embeddings, _) => embeddings(ask, body),
         (surface, Dialect::OpenAi) => {
             let found = Chunk::read(body)?;
-            let Some(AtMost(choices)) = &found.choices else { return Err(lacks("choices")) };
+            // SDKs' users look at the first one without asking whether there is one.
+            let choices = found.choices.as_ref().filter(|AtMost(choices)| !choices.is_empty());
+            let Some(AtMost(choices)) = choices else { return Err(lacks("choices")) };
             let weight = choices
                 .iter()
                 .filter_map(|choice| choice.message.as_ref())
@@ -51,7 +55,8 @@ pub fn answer(
             }
             let word = choices.first().and_then(openai::Choice::finish_reason);
             let finish = word.map(openai::finish_reason).transpose()?;
-            Ok(Answered { body: body.clone(), usage, finish })
+            let identity = Identity::of(found.id.as_deref(), found.model.as_deref());
+            Ok(Answered { body: body.clone(), usage, finish, identity })
         }
         (surface, Dialect::Anthropic) => {
             let found = read_anthropic(body)?;
@@ -66,7 +71,8 @@ pub fn answer(
                 return Ok(from_anthropic::answer(found, usage, created));
             }
             let finish = found.stop_reason.as_deref().map(anthropic::stop_reason);
-            Ok(Answered { body: body.clone(), usage, finish })
+            let identity = Identity::of(found.id.as_deref(), found.model.as_deref());
+            Ok(Answered { body: body.clone(), usage, finish, identity })
         }
     }
 }
@@ -77,6 +83,8 @@ fn embeddings(ask: &Ask, body: &Bytes) -> Result<Answered, StreamFault> {
         #[serde(borrow)]
         data: Option<&'a RawValue>,
         usage: Option<openai::UsageIn>,
+        #[serde(borrow, default)]
+        model: Option<Text<'a>>,
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
@@ -90,7 +98,8 @@ fn embeddings(ask: &Ask, body: &Bytes) -> Result<Answered, StreamFault> {
     }
     let usage =
         found.usage.as_ref().and_then(openai::UsageIn::usage).unwrap_or_else(|| estimate(ask, 0));
-    Ok(Answered { body: body.clone(), usage, finish: None })
+    let identity = Identity::of(None, found.model.as_deref());
+    Ok(Answered { body: body.clone(), usage, finish: None, identity })
 }
 
 fn read_anthropic(body: &[u8]) -> Result<anthropic::Answer<'_>, StreamFault> {

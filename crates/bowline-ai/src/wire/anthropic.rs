@@ -465,6 +465,9 @@ pub(super) fn note(event: &Event<'_>, track: &mut Track) {
         // `message_start` has the prompt's figures; those of the answer come with its end.
         track.told_all |= &*event.kind == "message_delta";
     }
+    if let Some(message) = &event.message {
+        track.on_identity(message.id.as_deref(), message.model.as_deref());
+    }
     if let Some(block) = &event.content_block {
         track.on_content(block.weight());
     }

@@ -113,6 +113,7 @@ impl From<&Fault> for Failure {
             FaultKind::Malformed => (502, "upstream_malformed"),
             FaultKind::Truncated => (502, "upstream_truncated"),
             FaultKind::Broken => (502, "upstream_broken"),
+            FaultKind::NoMemory => (503, "overloaded"),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
         Self {

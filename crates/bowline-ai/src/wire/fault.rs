@@ -66,6 +66,8 @@ pub enum FaultKind {
     Broken,
     /// Content came, but too slowly to be of use.
     Slow,
+    /// The gateway had no memory for the answer; nothing is said of the provider.
+    NoMemory,
 }
 
 /// The timers of an attempt.
@@ -111,6 +113,7 @@ impl FaultKind {
             Self::Truncated => "truncated",
             Self::Broken => "broken",
             Self::Slow => "slow",
+            Self::NoMemory => "no-memory",
         }
     }
 
@@ -144,7 +147,7 @@ impl FaultKind {
             Self::Auth | Self::Billing | Self::NotFound => (Retry::Next, Blame::Account),
             // The model of another target may have a longer context.
             Self::TooLong => (Retry::Next, Blame::Client),
-            Self::Refused | Self::BadRequest => (Retry::Never, Blame::Client),
+            Self::Refused | Self::BadRequest | Self::NoMemory => (Retry::Never, Blame::Client),
         }
     }
 }
@@ -162,7 +165,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every value of the metrics label `outcome`.
-    pub const NAMES: [&'static str; 16] = [
+    pub const NAMES: [&'static str; 17] = [
         "ok",
         "timeout",
         "rate-limited",
@@ -178,6 +181,7 @@ impl Outcome {
         "truncated",
         "broken",
         "slow",
+        "no-memory",
         "cancelled",
     ];
 

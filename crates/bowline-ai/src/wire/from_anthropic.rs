@@ -1,7 +1,7 @@
 //! An Anthropic provider's answers for an OpenAI client.
 
 use super::{
-    Answered, FinishReason, StreamFault, Usage,
+    Answered, FinishReason, Identity, StreamFault, Usage,
     anthropic::{self, Block, Citation, Event},
     json::write,
     openai::{
@@ -67,7 +67,8 @@ pub(super) fn answer(found: anthropic::Answer<'_>, usage: Usage, created: u64) -
     };
     let mut body = Vec::with_capacity(512);
     write(&mut body, &completion);
-    Answered { body: body.into(), usage, finish: Some(finish) }
+    let identity = Identity::of(found.id.as_deref(), found.model.as_deref());
+    Answered { body: body.into(), usage, finish: Some(finish), identity }
 }
 
 /// Translates a stream.

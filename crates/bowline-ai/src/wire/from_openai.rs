@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{
-    Answered, FinishReason, StreamFault, Usage,
+    Answered, FinishReason, Identity, StreamFault, Usage,
     anthropic::{AnswerOut, Block, DeltaOut, EndOut, EventOut},
     json::{raw, write},
     openai::{self, Chunk, Delta},
@@ -53,7 +53,8 @@ pub(super) fn answer(found: Chunk<'_>, usage: Usage) -> Result<Answered, StreamF
     };
     let mut body = Vec::with_capacity(512);
     write(&mut body, &answer);
-    Ok(Answered { body: body.into(), usage, finish: Some(finish) })
+    let identity = Identity::of(found.id.as_deref(), found.model.as_deref());
+    Ok(Answered { body: body.into(), usage, finish: Some(finish), identity })
 }
 
 /// Translates a stream. Blocks of text and thinking are closed when another begins; those of tools stay open until
@@ -110,6 +111,7 @@ impl Stream {
         if let Some(usage) = chunk.usage() {
             track.on_usage(usage);
         }
+        track.on_identity(chunk.id.as_deref(), chunk.model.as_deref());
         if !self.started {
             self.id = chunk.id.map_or_else(|| self.id.clone(), |id| id.0.into_owned());
             self.model = chunk.model.unwrap_or_default().0.into_owned();

@@ -172,8 +172,7 @@ impl<'a> Judge<'a> {
             503 | 529 => FaultKind::Overloaded,
             400..=499 => FaultKind::BadRequest,
             500..=599 => FaultKind::ServerError,
-            // A redirect is a wrong base URL.
-            300..=399 => FaultKind::NotFound,
+            // A redirect, too, which is not followed: a wrong base URL, or a proxy's whim.
             _ => FaultKind::Malformed,
         })
     }
@@ -447,7 +446,7 @@ mod tests {
             (503, String::new(), Overloaded, Same, Provider),
             (408, String::new(), ServerError, Same, Provider),
             (402, String::new(), Billing, Next, Account),
-            (302, String::new(), NotFound, Next, Account),
+            (302, String::new(), Malformed, Same, Provider),
             (204, String::new(), Malformed, Same, Provider),
         ];
         for (status, body, kind, retry, blames) in rows {

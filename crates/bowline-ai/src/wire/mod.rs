@@ -12,6 +12,7 @@ mod failure;
 mod fault;
 mod from_anthropic;
 mod from_openai;
+mod identity;
 mod json;
 mod judge;
 mod openai;
@@ -34,6 +35,7 @@ pub use self::{
     ask::{Ask, BadRequest, Untranslatable},
     failure::{Failure, Tried, error_body, error_frame},
     fault::{Blame, Fault, FaultKind, Outcome, ProviderError, Retry, StreamFault, Timer, judge},
+    identity::Identity,
     relay::{Relay, Seen},
     usage::{FinishReason, Usage},
 };

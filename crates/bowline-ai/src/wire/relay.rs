@@ -1,7 +1,7 @@
 //! A provider's stream on its way to the client.
 
 use super::{
-    Ask, Dialect, FinishReason, ProviderError, StreamFault, Surface, Usage, anthropic,
+    Ask, Dialect, FinishReason, Identity, ProviderError, StreamFault, Surface, Usage, anthropic,
     from_anthropic, from_openai,
     openai::{self, Chunk},
     sse::{Decoder, Event, Frame},
@@ -110,6 +110,11 @@ impl Relay {
         self.track.done
     }
 
+    /// Bytes of an event that has not come whole yet.
+    pub fn waiting_bytes(&self) -> usize {
+        self.decoder.waiting_bytes()
+    }
+
     /// Everything so far.
     pub fn seen(&self) -> Seen {
         self.track.seen()
@@ -118,6 +123,11 @@ impl Relay {
     /// Tokens so far: the provider's own figures if it has told them all, an estimate until then.
     pub fn usage(&self) -> Usage {
         self.track.usage()
+    }
+
+    /// What the provider calls its answer, once it has said so.
+    pub fn identity(&self) -> &Identity {
+        self.track.identity()
     }
 
     /// Why the model stopped, once it has said so.
@@ -247,6 +257,7 @@ impl OpenAi {
             return Ok(());
         }
         let chunk = Chunk::read(data)?;
+        track.on_identity(chunk.id.as_deref(), chunk.model.as_deref());
         let usage = chunk.usage();
         if let Some(usage) = usage {
             track.on_usage(usage);

@@ -66,6 +66,11 @@ impl Decoder {
         }
     }
 
+    /// Bytes of an event that has not come whole yet.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        if self.given { 0 } else { self.tail.len() }
+    }
+
     /// The next event of `input`, which is moved behind it. `None`: it is all taken, more is needed.
     pub(super) fn next<'a, 'i: 'a>(
         &'a mut self,

@@ -445,6 +445,7 @@ fn what_is_no_answer_is_a_fault() {
         (Surface::ChatCompletions, Dialect::OpenAi, "", FaultKind::Malformed),
         (Surface::ChatCompletions, Dialect::OpenAi, "{}", FaultKind::Malformed),
         (Surface::ChatCompletions, Dialect::OpenAi, "<html>", FaultKind::Malformed),
+        (Surface::ChatCompletions, Dialect::OpenAi, r#"{"choices":[]}"#, FaultKind::Malformed),
         (
             Surface::ChatCompletions,
             Dialect::OpenAi,

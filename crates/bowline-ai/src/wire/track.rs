@@ -1,6 +1,6 @@
 //! What a stream has told so far.
 
-use super::{Ask, FinishReason, Seen, StreamFault, Usage};
+use super::{Ask, FinishReason, Identity, Seen, StreamFault, Usage};
 
 /// What a stream has told so far, whoever reads it.
 #[derive(Debug)]
@@ -12,6 +12,7 @@ pub(super) struct Track {
     /// `told` has the final figures.
     pub(super) told_all: bool,
     seen: Seen,
+    identity: Identity,
     /// Why the model stopped.
     finish: Option<FinishReason>,
     /// All that belongs to the stream has come.
@@ -25,6 +26,7 @@ impl Track {
             told: Usage::default(),
             told_all: false,
             seen: Seen::default(),
+            identity: Identity::default(),
             finish: None,
             done: false,
         }
@@ -35,6 +37,13 @@ impl Track {
         if bytes > 0 {
             self.seen.content = true;
             self.seen.tokens += (bytes / 4).max(1);
+        }
+    }
+
+    /// The provider told what it calls its answer; it does so with every chunk.
+    pub(super) fn on_identity(&mut self, id: Option<&str>, model: Option<&str>) {
+        if !self.identity.is_known() {
+            self.identity = Identity::of(id, model);
         }
     }
 
@@ -70,6 +79,10 @@ impl Track {
 
     pub(super) fn seen(&self) -> Seen {
         self.seen
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(super) fn finish(&self) -> Option<FinishReason> {

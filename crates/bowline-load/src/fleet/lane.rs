@@ -128,10 +128,10 @@ fn write_some(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
 fn explain(address: SocketAddr, error: &io::Error) -> Error {
     let advice = match error.kind() {
         ErrorKind::ConnectionRefused => {
-            "; nothing listens there: start the server, or correct --target".to_owned()
+            "; nothing listens there: start the server, or correct its URL".to_owned()
         }
         ErrorKind::AddrNotAvailable => {
-            "; no local port is left: ask for fewer --sessions, or widen net.ipv4.ip_local_port_range"
+            "; no local port is left: ask for fewer at once, or widen net.ipv4.ip_local_port_range"
                 .to_owned()
         }
         _ => String::new(),

@@ -1,9 +1,9 @@
 //! All sessions of a measurement: one thread, one epoll.
 
 mod crew;
-mod lane;
+pub(crate) mod lane;
 mod session;
-mod timer;
+pub(crate) mod timer;
 
 use std::{
     io::ErrorKind,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A while that has begun.
-pub(super) struct Meter<'a> {
+pub(crate) struct Meter<'a> {
     server: &'a Server,
     usage: Option<Usage>,
     own: Usage,
@@ -20,18 +20,18 @@ pub(super) struct Meter<'a> {
 }
 
 /// A while that is over.
-pub(super) struct Used {
+pub(crate) struct Used {
     server: Option<Usage>,
     own: Usage,
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn start(server: &'a Server) -> Result<Self, Error> {
+    pub(crate) fn start(server: &'a Server) -> Result<Self, Error> {
         Ok(Self { server, usage: server.usage()?, own: own_usage()?, begun: clock::now() })
     }
 
-    pub(super) fn end(self) -> Result<Used, Error> {
+    pub(crate) fn end(self) -> Result<Used, Error> {
         let time = clock::now() - self.begun;
         let since = |now: Usage, then: Usage| Usage {
             // The threads that have ended since are not counted any more.
@@ -45,8 +45,13 @@ impl<'a> Meter<'a> {
 
 impl Used {
     /// For each of so many things; none if nothing is known of the server.
-    pub(super) fn server_cpu_us(&self, things: u64) -> Option<f64> {
+    pub(crate) fn server_cpu_us(&self, things: u64) -> Option<f64> {
         self.server.map(|used| each(micros(used.cpu), things))
+    }
+
+    /// For each of so many things; none if nothing is known of the server.
+    pub(crate) fn server_context_switches(&self, things: u64) -> Option<f64> {
+        self.server.map(|used| each(used.context_switches as f64, things))
     }
 
     pub(super) fn server_cpu(&self) -> Option<Duration> {
@@ -66,16 +71,16 @@ impl Used {
         }
     }
 
-    pub(super) fn own_cpu_us(&self, things: u64) -> f64 {
+    pub(crate) fn own_cpu_us(&self, things: u64) -> f64 {
         each(micros(self.own.cpu), things)
     }
 
     /// The figures of messages that arrived meanwhile.
     pub(super) fn report(&self, plan: &Plan, server: &Server, messages: u64) -> Report {
-        let figures = self.server.map(|used| ServerFigures {
+        let figures = self.server.map(|_| ServerFigures {
             pids: server.pids().to_vec(),
             cpu_us_per_message: self.server_cpu_us(messages),
-            context_switches_per_message: Some(each(used.context_switches as f64, messages)),
+            context_switches_per_message: self.server_context_switches(messages),
             ..ServerFigures::default()
         });
         Report {
@@ -95,10 +100,10 @@ impl Used {
     }
 }
 
-pub(super) fn each(sum: f64, things: u64) -> f64 {
+pub(crate) fn each(sum: f64, things: u64) -> f64 {
     rounded(sum / things as f64)
 }
 
-pub(super) fn micros(duration: Duration) -> f64 {
+pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }

@@ -3,7 +3,7 @@
 mod echo;
 mod fanout;
 mod idle;
-mod meter;
+pub(crate) mod meter;
 
 use crate::{
     delays::Delays,

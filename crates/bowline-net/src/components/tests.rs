@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{
     ComponentError, ComponentState,
     ComponentState::{Failed, Loading, Ready, Skipped, Waiting},
-    Graph, Moment, Readiness, Spec,
+    ComponentView, Graph, Moment, Readiness, Spec,
 };
 
 /// Nothing begins to load.
@@ -34,6 +34,38 @@ fn what_needs_nothing_loads_at_once_and_the_rest_in_the_order_of_their_needs() {
     assert_eq!(views[0].since, at(9).wall);
     assert_eq!(views[0].loading_for, Some(Duration::from_secs(5)));
     assert_eq!(views[2].loading_for, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn services_beside_the_server_count_as_far_as_they_are_required() {
+    let view = |required, state| ComponentView {
+        name: "api".to_owned(),
+        required,
+        state,
+        progress: 0.0,
+        text: String::new(),
+        waiting_for: Vec::new(),
+        since: SystemTime::UNIX_EPOCH,
+        error: None,
+        loading_for: None,
+    };
+    let with = |readiness: Readiness, required, state| readiness.with(&[view(required, state)]);
+    let (serving, not) =
+        (Readiness::Degraded { serving: true }, Readiness::Degraded { serving: false });
+    assert_eq!(Readiness::Ready.with(&[]), Readiness::Ready);
+    for state in [Waiting, Loading] {
+        assert_eq!(with(Readiness::Ready, true, state), Readiness::Starting);
+        assert_eq!(with(serving, true, state), Readiness::Starting);
+        assert_eq!(with(Readiness::Ready, false, state), Readiness::Ready);
+        assert_eq!(with(not, true, state), not);
+    }
+    assert_eq!(with(Readiness::Ready, true, Failed), not);
+    assert_eq!(with(Readiness::Starting, true, Failed), not);
+    assert_eq!(with(Readiness::Ready, false, Failed), serving);
+    assert_eq!(with(Readiness::Starting, false, Failed), Readiness::Starting);
+    // One that somebody has stopped, and that is not required, is no fault.
+    assert_eq!(with(Readiness::Ready, false, Skipped), Readiness::Ready);
+    assert_eq!(with(serving, true, Ready), serving);
 }
 
 #[test]

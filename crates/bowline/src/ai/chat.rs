@@ -7,8 +7,8 @@ mod deltas;
 mod said;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -19,15 +19,19 @@ use bowline_ai::{
     wire::{Outcome, Surface},
 };
 use bowline_names::Header;
-use bowline_net::{Ack, Context, DisconnectReason, Handle, Handler, SocketRef, socketio::Args};
+use bowline_net::{
+    Ack, ConnectRequest, Context, DisconnectReason, Handle, Handler, SocketRef, socketio::Args,
+};
+use bytestring::ByteString;
 use serde_json::{Value, json};
 use tokio::{task::AbortHandle, time};
 
 use super::{
     Shared, conversations,
     conversations::{Bounds, Conversations},
-    limit, lock, request_id,
+    door, limit, lock, request_id,
 };
+use crate::config::Namespace;
 use deltas::{Deltas, Written};
 use said::{Meant, Said};
 
@@ -35,6 +39,12 @@ use said::{Meant, Said};
 pub(crate) struct Chat {
     shared: Arc<Shared>,
     model: Arc<str>,
+    /// Where it answers.
+    pattern: Arc<str>,
+    /// The key that all of its clients use together.
+    key: Option<Arc<str>>,
+    /// Its clients show a token to get in.
+    guarded: bool,
 }
 
 /// What all such namespaces share.
@@ -42,6 +52,10 @@ pub(super) struct Chats {
     conversations: Mutex<Conversations>,
     /// Answers under way, by whose they are.
     running: Mutex<HashMap<SocketRef, Vec<Running>>>,
+    /// The keys of those who have shown one.
+    keys: Mutex<HashMap<SocketRef, Arc<str>>>,
+    /// Where there are models to talk to.
+    namespaces: Mutex<BTreeSet<String>>,
 }
 
 /// An answer that is under way or waits.
@@ -50,6 +64,10 @@ struct Running {
     id: Arc<str>,
     /// `None` until its task is known.
     task: Option<AbortHandle>,
+    /// Where.
+    pattern: Arc<str>,
+    /// Why it ends, if that is for another reason than its client's.
+    why: Arc<OnceLock<Problem>>,
 }
 
 /// What ends a chat without an answer, as its client is told.
@@ -62,7 +80,31 @@ struct Problem {
 
 impl Chats {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { conversations: Mutex::new(Conversations::new(bounds)), running: Mutex::default() }
+        Self {
+            conversations: Mutex::new(Conversations::new(bounds)),
+            running: Mutex::default(),
+            keys: Mutex::default(),
+            namespaces: Mutex::default(),
+        }
+    }
+
+    /// There will be models to talk to here, too.
+    pub(super) fn open(&self, namespaces: &BTreeSet<String>) {
+        lock(&self.namespaces).extend(namespaces.iter().cloned());
+    }
+
+    /// There are models here, and nowhere else. Elsewhere answers under way end: their clients could not cancel them
+    /// any more, and nobody would know that they have left.
+    pub(super) fn retain(&self, namespaces: BTreeSet<String>) {
+        let running = lock(&self.running);
+        for one in running.values().flatten().filter(|one| !namespaces.contains(&*one.pattern)) {
+            // The first reason counts.
+            let _ = one.why.set(Problem::gone());
+            if let Some(task) = &one.task {
+                task.abort();
+            }
+        }
+        *lock(&self.namespaces) = namespaces;
     }
 
     pub(super) fn set_bounds(&self, bounds: Bounds) {
@@ -74,9 +116,18 @@ impl Chats {
         lock(&self.conversations).len()
     }
 
-    /// Makes room for an answer.
-    fn enter(&self, socket: SocketRef, id: &Arc<str>, most: usize) -> Result<(), Problem> {
+    /// Makes room for an answer at `pattern`. Why it ends may be said meanwhile.
+    fn enter(
+        &self,
+        socket: SocketRef,
+        id: &Arc<str>,
+        pattern: &Arc<str>,
+        most: usize,
+    ) -> Result<Arc<OnceLock<Problem>>, Problem> {
         let mut running = lock(&self.running);
+        if !lock(&self.namespaces).contains(&**pattern) {
+            return Err(Problem::gone());
+        }
         let own = running.entry(socket).or_default();
         if own.iter().any(|one| one.id == *id) {
             return Err(Problem::new("id-used", "an answer with this id is under way"));
@@ -85,8 +136,10 @@ impl Chats {
             let words = format!("{most} answers are under way or wait already");
             return Err(Problem { retry: true, ..Problem::new("too-many-chats", words) });
         }
-        own.push(Running { id: Arc::clone(id), task: None });
-        Ok(())
+        let why = Arc::<OnceLock<Problem>>::default();
+        let (id, pattern) = (Arc::clone(id), Arc::clone(pattern));
+        own.push(Running { id, task: None, pattern, why: Arc::clone(&why) });
+        Ok(why)
     }
 
     fn on_task(&self, socket: SocketRef, id: &Arc<str>, task: AbortHandle) {
@@ -94,6 +147,9 @@ impl Chats {
         let own = running.get_mut(&socket).into_iter().flatten();
         // One that is not there any more has ended already.
         if let Some(one) = own.into_iter().find(|one| one.id == *id) {
+            if one.why.get().is_some() {
+                task.abort();
+            }
             one.task = Some(task);
         }
     }
@@ -117,8 +173,67 @@ impl Chats {
 }
 
 impl Chat {
-    pub(super) fn new(shared: Arc<Shared>, model: &str) -> Self {
-        Self { shared, model: model.into() }
+    pub(super) fn new(shared: Arc<Shared>, pattern: &str, model: &str, rule: &Namespace) -> Self {
+        let key = rule.ai_key.as_deref().map(Arc::from);
+        let (model, pattern) = (model.into(), pattern.into());
+        Self { shared, model, pattern, key, guarded: rule.jwt.is_some() }
+    }
+
+    /// Lets a client in, if the key that it shows is known, or it needs none.
+    fn welcome(&self, cx: &mut Context<'_>, mut request: ConnectRequest) {
+        let socket = request.socket();
+        match self.judge(request.auth()) {
+            Ok(Some(key)) => {
+                lock(&self.shared.chats.keys).insert(socket, key);
+                let shared = Arc::clone(&self.shared);
+                request.on_refusal(move || _ = lock(&shared.chats.keys).remove(&socket));
+                cx.accept(request);
+            }
+            Ok(None) => _ = cx.accept(request),
+            Err(problem) => {
+                let data = json!({ "code": problem.code }).to_string();
+                cx.refuse(request, problem.message, Some(data.into()));
+            }
+        }
+    }
+
+    /// Whose key a client shows (`auth: { key }`), where the namespace does not say it.
+    fn judge(&self, auth: Option<&ByteString>) -> Result<Option<Arc<str>>, Problem> {
+        let Some(gateway) = self.shared.gateway().filter(|_| self.key.is_none()) else {
+            return Ok(None);
+        };
+        let shown = auth.and_then(|auth| said::key(auth));
+        match shown.map(|shown| gateway.identify(&shown)) {
+            Some(Some(key)) => Ok(Some(key.name)),
+            Some(None) => Err(Problem::new(door::INVALID_KEY, "the key is not known here")),
+            None => self.without_key(&gateway).map(|()| None),
+        }
+    }
+
+    /// Whether somebody may ask who has shown no key: as at `/v1`, but where a token is asked for, that is enough.
+    fn without_key(&self, gateway: &Gateway) -> Result<(), Problem> {
+        if self.guarded {
+            return Ok(());
+        }
+        if gateway.has_keys() {
+            let words = "no key is shown: connect with `auth: { key }`";
+            return Err(Problem::new(door::INVALID_KEY, words));
+        }
+        if self.shared.terms().listens_to_others {
+            return Err(Problem::new(door::KEYS_REQUIRED, door::KEYS_REQUIRED_WORDS));
+        }
+        Ok(())
+    }
+
+    /// Whose limits count for a client; `None` where nobody's do.
+    fn key_of(&self, socket: SocketRef) -> Result<Option<Arc<str>>, Problem> {
+        let own = || lock(&self.shared.chats.keys).get(&socket).cloned();
+        let key = self.key.clone().or_else(own);
+        if let (None, Some(gateway)) = (&key, self.shared.gateway()) {
+            // Keys may have come with a reload, when it was in already.
+            self.without_key(&gateway)?;
+        }
+        Ok(key)
     }
 
     /// Begins an answer. But for its id, what the client says is read elsewhere: it may be long, and this is the
@@ -136,11 +251,18 @@ impl Chat {
             entered: false,
             conversation: None,
             said: Vec::new(),
+            key: None,
+            why: Arc::default(),
             ended: Some(Problem::new("cancelled", "the answer was cancelled")),
         };
+        match self.key_of(socket) {
+            Ok(key) => turn.key = key,
+            Err(problem) => return turn.fail(problem),
+        }
         let most = self.shared.terms().per_session * limit::CHATS_PER_PERMIT;
-        if let Err(problem) = self.shared.chats.enter(socket, &id, most) {
-            return turn.fail(problem);
+        match self.shared.chats.enter(socket, &id, &self.pattern, most) {
+            Ok(why) => turn.why = why,
+            Err(problem) => return turn.fail(problem),
         }
         turn.entered = true;
         let task = self.shared.spawn(turn.run(Arc::clone(&self.model), sid, args));
@@ -151,6 +273,14 @@ impl Chat {
 }
 
 impl Handler for Chat {
+    fn on_connect(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        self.welcome(cx, request);
+    }
+
+    fn on_return(&self, cx: &mut Context<'_>, request: ConnectRequest) {
+        self.welcome(cx, request);
+    }
+
     fn on_event(&self, cx: &mut Context<'_>, socket: SocketRef, args: Args, ack: Option<Ack>) {
         match args.name().as_deref() {
             Some("chat") => self.begin(cx, socket, args, ack),
@@ -175,6 +305,7 @@ impl Handler for Chat {
     }
 
     fn on_disconnect(&self, _: &mut Context<'_>, socket: SocketRef, _: DisconnectReason) {
+        lock(&self.shared.chats.keys).remove(&socket);
         self.shared.chats.cancel(socket, None);
     }
 }
@@ -257,6 +388,10 @@ struct Turn {
     conversation: Option<Arc<str>>,
     /// What is to be remembered.
     said: Vec<conversations::Message>,
+    /// Whose limits count.
+    key: Option<Arc<str>>,
+    /// Why it ends, if somebody else has ended it.
+    why: Arc<OnceLock<Problem>>,
     /// What its client is told if nothing else is said.
     ended: Option<Problem>,
 }
@@ -283,12 +418,17 @@ impl Turn {
         let record = Arc::clone(&self.record);
         let mut request = call::Request::new(Arc::clone(&record), Surface::ChatCompletions, body);
         request.session = Some(sid.into());
+        request.memory = Some(share);
+        if let Some(key) = &self.key {
+            // One that is gone is refused there.
+            request.priority = gateway.key(key).map(|key| key.priority).unwrap_or_default();
+            request.key = Some(Arc::clone(key));
+        }
         request.watch = Some(Box::new(self.client.clone()));
         let answer = match Box::pin(gateway.run(request)).await {
             Answer::Stream(stream) => self.relay(stream).await,
             Answer::Whole(whole) => Err(Problem::of_body(whole.status.as_u16(), &whole.body)),
         };
-        drop(share);
         let (served, written) = answer?;
         self.said = said.remembered(&written);
         self.tell(&gateway, &record, served, &written);
@@ -392,7 +532,8 @@ impl Drop for Turn {
             let said = std::mem::take(&mut self.said);
             lock(&self.shared.chats.conversations).end(name, said);
         }
-        let Some(problem) = self.ended.take() else { return };
+        let Some(ended) = self.ended.take() else { return };
+        let problem = self.why.get().cloned().unwrap_or(ended);
         match self.ack.take() {
             Some(ack) => self.acknowledge(ack, &problem.view()),
             None => {
@@ -410,7 +551,15 @@ impl Problem {
     /// What an answer says that is none.
     fn of_body(status: u16, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        Self { retry: status == 429 || status >= 500, ..Self::of_error(&body["error"]) }
+        let problem = Self::of_error(&body["error"]);
+        // More than a whole minute of its key has.
+        let never = problem.code == "tokens_per_minute_exceeded";
+        Self { retry: !never && (status == 429 || status >= 500), ..problem }
+    }
+
+    /// A reload has taken the model away from the namespace.
+    fn gone() -> Self {
+        Self::new("handler-gone", "there is no model at this namespace any more")
     }
 
     /// What an error in a stream says.

@@ -10,6 +10,8 @@ use http::{
     uri::Authority,
 };
 
+use super::limit;
+
 /// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
@@ -72,6 +74,23 @@ pub(super) fn key_in(headers: &HeaderMap) -> Option<&str> {
     Some(shown).filter(|key| !key.is_empty())
 }
 
+/// What names a request, if something does.
+///
+/// # Errors
+/// It is no name: empty, too long, or not ASCII.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Box<Failure>> {
+    let mut said = headers.get_all("idempotency-key").into_iter();
+    let Some(first) = said.next() else { return Ok(None) };
+    let text = first.to_str().ok().map(str::trim).filter(|_| said.next().is_none());
+    let fits = |text: &&str| (1..=limit::IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len());
+    let text = text.filter(fits).ok_or_else(|| {
+        let most = limit::IDEMPOTENCY_KEY_BYTES_MAX;
+        let words = format!("`Idempotency-Key` has 1 to {most} characters of ASCII");
+        refusal(StatusCode::BAD_REQUEST, "invalid_idempotency_key", words)
+    })?;
+    Ok(Some(text.to_owned()))
+}
+
 /// Lets a client in without a key: a program on this machine, where nobody else can connect. A web page that is open in
 /// a browser there is none.
 ///
@@ -93,10 +112,16 @@ pub(super) fn without_key(
     if local && !foreign {
         return Ok(());
     }
-    let words = "no client keys are configured, so that only programs on the machine itself may ask; \
-                 the operator makes keys with `bowline config hash-key` and [ai.keys]";
-    Err(refusal(StatusCode::FORBIDDEN, "keys_required", words.to_owned()))
+    Err(refusal(StatusCode::FORBIDDEN, KEYS_REQUIRED, KEYS_REQUIRED_WORDS.to_owned()))
 }
+
+/// What is said where nobody else than this machine may ask.
+pub(super) const KEYS_REQUIRED: &str = "keys_required";
+pub(super) const KEYS_REQUIRED_WORDS: &str = "no client keys are configured, so that only programs on the machine itself may ask; \
+     the operator makes keys with `bowline config hash-key` and [ai.keys]";
+
+/// What is said of a key that is not shown, or not known.
+pub(super) const INVALID_KEY: &str = "invalid_api_key";
 
 /// A refusal of the gateway's own.
 pub(super) fn refusal(status: StatusCode, code: &str, words: String) -> Box<Failure> {

@@ -14,7 +14,7 @@ use bowline_names::Metric;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Refusal, Shared};
+use super::{Refusal, Shared, idempotency::How};
 use crate::metrics::{Sample, Value};
 
 /// The provider whose permits are those of the gateway as a whole: no provider is called so.
@@ -35,6 +35,20 @@ pub(crate) struct Overview {
     body_bytes: usize,
     /// Conversations of Socket.IO clients that are kept.
     conversations: usize,
+    idempotency: IdempotencyView,
+}
+
+/// Requests with an `Idempotency-Key`.
+#[derive(Debug, Serialize, ToSchema)]
+struct IdempotencyView {
+    /// Keys that are known.
+    keys: usize,
+    /// What the answers that are kept take.
+    bytes: usize,
+    /// Requests that were joined while they were under way, since the start.
+    joined: u64,
+    /// Answers that were given again, since the start.
+    replayed: u64,
 }
 
 /// A provider.
@@ -135,6 +149,8 @@ struct Look {
     usage: Vec<KeyUsage>,
     body_bytes: usize,
     conversations: usize,
+    replays: [u64; How::ALL.len()],
+    idempotency_bytes: usize,
 }
 
 impl Look {
@@ -153,6 +169,10 @@ impl Look {
         samples.extend(self.usage.iter().flat_map(of_usage));
         samples.push(sample(Metric::AiBodyBytes, [], self.body_bytes as f64));
         samples.push(sample(Metric::AiConversations, [], self.conversations as f64));
+        samples.extend(How::ALL.iter().zip(self.replays).map(|(how, count)| {
+            sample(Metric::AiReplays, [Cow::Borrowed(how.name())], count as f64)
+        }));
+        samples.push(sample(Metric::AiIdempotencyBytes, [], self.idempotency_bytes as f64));
         samples
     }
 }
@@ -170,8 +190,12 @@ impl Shared {
             usage: gateway.usage(),
             body_bytes: self.bodies.taken(),
             conversations: self.chats.conversations(),
+            replays: self.idempotency.counts(),
+            idempotency_bytes: self.idempotency.held().1,
         };
-        look.samples()
+        let mut samples = look.samples();
+        samples.extend(self.telemetry.samples());
+        samples
     }
 
     /// The last requests, the latest first.
@@ -206,6 +230,11 @@ impl Shared {
             retries_left: gateway.map(Gateway::retries_left).unwrap_or_default(),
             body_bytes: self.bodies.taken(),
             conversations: self.chats.conversations(),
+            idempotency: {
+                let (keys, bytes) = self.idempotency.held();
+                let [joined, replayed] = self.idempotency.counts();
+                IdempotencyView { keys, bytes, joined, replayed }
+            },
         }
     }
 }
@@ -431,6 +460,7 @@ pub(crate) fn example() -> Vec<Sample> {
         key: None,
         session: None,
         client_retry: 0,
+        parent: None,
         started_unix_ms: 0,
         queued: Duration::ZERO,
         first_content: None,
@@ -474,6 +504,8 @@ pub(crate) fn example() -> Vec<Sample> {
             .into(),
         body_bytes: 0,
         conversations: 0,
+        replays: [0; How::ALL.len()],
+        idempotency_bytes: 0,
     };
     look.samples()
 }

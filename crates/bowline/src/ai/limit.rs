@@ -6,9 +6,24 @@ use std::time::Duration;
 /// shards keep their cores.
 pub(super) const THREADS: usize = 2;
 
+/// Requests that one of these threads has before the next is given any. Few enough that reading a prompt of some MiB,
+/// which takes some ms, keeps few others waiting; enough that a gateway with little to do runs on one of them.
+pub(super) const CROWD: usize = 32;
+
 /// Pieces of a stream that wait for a client that reads slowly; then the provider is read no further. Each is what one
 /// read brought.
 pub(super) const PIECES_MAX: usize = 16;
+
+/// Bytes of an answer that is read by several, and is too long to be kept, that wait for the slowest of them; then the
+/// provider is read no further.
+pub(super) const WAITING_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of an `Idempotency-Key`: SDKs send some forty.
+pub(super) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of the first piece of a stream that goes out together with its head: one that surely is a single piece, since
+/// nobody reads yet.
+pub(super) const FIRST_BYTES_MAX: usize = 32 * 1024;
 
 /// Requests that are remembered, with all their attempts: some hundreds of bytes each.
 pub(super) const RECORDS_MAX: usize = 2_000;

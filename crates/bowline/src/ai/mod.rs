@@ -3,37 +3,46 @@
 //!
 //! All of its work runs on threads of its own, which no shard waits for and which nobody starts before there is a model.
 
-mod budget;
 mod chat;
 mod conversations;
 mod door;
 mod figures;
+mod idempotency;
 mod limit;
 mod service;
 mod settings;
+mod threads;
 
 use std::{
-    io,
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use bowline_ai::call::{self, Gateway};
+use bowline_ai::{
+    call::{self, Gateway},
+    memory::Budget,
+};
 use bowline_names::ErrorCode;
 use tokio::{
-    runtime::{Builder, Runtime},
     task::{AbortHandle, JoinSet},
     time,
 };
 
 use self::{
-    budget::Budget,
     chat::{Chat, Chats},
     conversations::Bounds,
+    idempotency::Idempotency,
+    threads::Threads,
 };
-use crate::{config::Config, failure::Failure};
+use crate::{
+    config::{self, Config, Namespace},
+    failure::Failure,
+    telemetry::Telemetry,
+};
 
 #[cfg(test)]
 pub(crate) use self::figures::example;
@@ -56,8 +65,10 @@ struct Next {
     gateway: call::Config,
     terms: Terms,
     conversations: Bounds,
+    idempotency: idempotency::Bounds,
+    namespaces: BTreeSet<String>,
     body_bytes: usize,
-    runtime: Option<Runtime>,
+    threads: Option<Threads>,
 }
 
 /// What the doors share.
@@ -68,7 +79,9 @@ pub(crate) struct Shared {
     bodies: Arc<Budget>,
     refused: [AtomicU64; Refusal::ALL.len()],
     chats: Chats,
-    runtime: Mutex<Option<Runtime>>,
+    idempotency: Arc<Idempotency>,
+    telemetry: Telemetry,
+    threads: Mutex<Option<Threads>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -80,6 +93,7 @@ struct Terms {
     /// Whether others than this machine can connect.
     listens_to_others: bool,
     request_bytes: usize,
+    client_stall: Duration,
     /// What one session may have under way.
     per_session: usize,
 }
@@ -93,17 +107,19 @@ pub(crate) enum Refusal {
     KeyMissing,
     KeyUnknown,
     TooLarge,
+    IdempotencyKey,
     Memory,
 }
 
 impl Refusal {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::NotFound,
         Self::Method,
         Self::KeysRequired,
         Self::KeyMissing,
         Self::KeyUnknown,
         Self::TooLarge,
+        Self::IdempotencyKey,
         Self::Memory,
     ];
 
@@ -115,6 +131,7 @@ impl Refusal {
             Self::KeyMissing => "key-missing",
             Self::KeyUnknown => "key-unknown",
             Self::TooLarge => "too-large",
+            Self::IdempotencyKey => "idempotency-key",
             Self::Memory => "memory",
         }
     }
@@ -123,19 +140,22 @@ impl Refusal {
 impl Ai {
     /// One that is not the first gateway of its master asks providers without their keys rather than nobody.
     pub(crate) fn new(first: bool) -> Self {
-        let ai = crate::config::Ai::default();
+        let ai = config::Ai::default();
         let shared = Shared {
             gateway: RwLock::new(None),
             terms: RwLock::new(Terms {
                 on: false,
                 listens_to_others: true,
                 request_bytes: ai.request_bytes,
+                client_stall: ai.client_stall,
                 per_session: ai.max_concurrent_per_session,
             }),
             bodies: Budget::new(ai.body_bytes),
             refused: Default::default(),
             chats: Chats::new(bounds(&ai)),
-            runtime: Mutex::new(None),
+            idempotency: Arc::new(Idempotency::new(idempotency_bounds(&ai))),
+            telemetry: Telemetry::new(),
+            threads: Mutex::new(None),
             tasks: Mutex::default(),
         };
         Self { shared: Arc::new(shared), lenient: !first, next: Mutex::new(None) }
@@ -155,32 +175,45 @@ impl Ai {
             }
             told => told,
         };
-        let gateway = told.map_err(unusable)?;
+        let mut gateway = told.map_err(unusable)?;
+        gateway.tracing = match self.shared.telemetry.prepare(config, of_environment) {
+            Err(Failure { message, .. }) if self.lenient => {
+                tracing::error!(error = message, "no spans are exported");
+                None
+            }
+            told => told?,
+        };
         // What cannot be carried out shows here, and not half-way.
         Gateway::new(gateway.clone()).map_err(|error| unusable(error.to_string()))?;
-        let start = ai.is_on() && lock(&self.shared.runtime).is_none();
-        let runtime = start.then(threads).transpose();
-        let runtime = runtime.map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
+        let start = ai.is_on() && lock(&self.shared.threads).is_none();
+        let threads = start.then(|| Threads::start(limit::THREADS)).transpose();
+        let threads = threads.map_err(|error| Failure::new(ErrorCode::StartFailed, error))?;
         let terms = Terms {
             on: ai.is_on(),
             listens_to_others: listens_to_others(config),
             request_bytes: ai.request_bytes,
+            client_stall: ai.client_stall,
             per_session: ai.max_concurrent_per_session,
         };
         let conversations = bounds(ai);
-        let next = Next { gateway, terms, conversations, body_bytes: ai.body_bytes, runtime };
-        if let Some(Next { runtime: Some(unused), .. }) = lock(&self.next).replace(next) {
-            unused.shutdown_background();
-        }
+        let idempotency = idempotency_bounds(ai);
+        let namespaces = chats(config);
+        // Their events may come before this is in force.
+        self.shared.chats.open(&namespaces);
+        let body_bytes = ai.body_bytes;
+        let next =
+            Next { gateway, terms, conversations, idempotency, namespaces, body_bytes, threads };
+        *lock(&self.next) = Some(next);
         Ok(())
     }
 
     /// Puts what was prepared in force. Requests under way end as they began.
     pub(crate) fn settle(&self) {
         let Some(next) = lock(&self.next).take() else { return };
-        let Next { gateway, terms, conversations, body_bytes, runtime } = next;
-        if let Some(runtime) = runtime {
-            *lock(&self.shared.runtime) = Some(runtime);
+        let Next { gateway, terms, conversations, idempotency, namespaces, body_bytes, threads } =
+            next;
+        if let Some(threads) = threads {
+            *lock(&self.shared.threads) = Some(threads);
         }
         if terms.on && terms.listens_to_others && gateway.keys.is_empty() {
             tracing::warn!(
@@ -190,6 +223,9 @@ impl Ai {
         }
         self.shared.bodies.set(body_bytes);
         self.shared.chats.set_bounds(conversations);
+        self.shared.chats.retain(namespaces);
+        self.shared.idempotency.set_bounds(idempotency);
+        self.shared.telemetry.settle();
         *self.shared.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
         let known = self.shared.gateway();
         let done = match known {
@@ -209,8 +245,13 @@ impl Ai {
     }
 
     /// What answers a namespace whose handler is this model.
-    pub(crate) fn chat(&self, model: &str) -> Chat {
-        Chat::new(Arc::clone(&self.shared), model)
+    pub(crate) fn chat(&self, pattern: &str, model: &str, rule: &Namespace) -> Chat {
+        Chat::new(Arc::clone(&self.shared), pattern, model, rule)
+    }
+
+    /// Waits until what there is to tell of requests has been told, but not for long.
+    pub(crate) async fn farewell(&self) {
+        self.shared.telemetry.farewell().await;
     }
 
     /// For operators.
@@ -219,24 +260,23 @@ impl Ai {
     }
 
     fn open(&self, made: Gateway) {
-        let sweeper = made.clone();
+        let (sweeper, idempotency) = (made.clone(), Arc::clone(&self.shared.idempotency));
         *self.shared.gateway.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
+        self.shared.spawn(self.shared.telemetry.run());
         self.shared.spawn(async move {
             loop {
                 time::sleep(limit::SWEEP).await;
                 sweeper.sweep();
+                idempotency.sweep();
             }
         });
     }
 }
 
 impl Drop for Ai {
-    /// A runtime must not be dropped where something is awaited, and this may be.
     fn drop(&mut self) {
         lock(&self.shared.tasks).abort_all();
-        if let Some(runtime) = lock(&self.shared.runtime).take() {
-            runtime.shutdown_background();
-        }
+        *lock(&self.shared.threads) = None;
     }
 }
 
@@ -251,11 +291,11 @@ impl Shared {
 
     /// Runs something on the gateway's own threads. `None` if there are none any more, or not yet.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
-        let handle = lock(&self.runtime).as_ref()?.handle().clone();
+        let threads = lock(&self.threads);
         let mut tasks = lock(&self.tasks);
         // What is over need not be remembered.
         while tasks.try_join_next().is_some() {}
-        Some(tasks.spawn_on(work, &handle))
+        threads.as_ref()?.spawn(&mut tasks, work)
     }
 
     fn on_refused(&self, why: Refusal) {
@@ -266,8 +306,9 @@ impl Shared {
 /// An id for a request, as `x-request-id` has it.
 fn request_id() -> Arc<str> {
     // Without chance ids would repeat, and records be mistaken for each other; nothing else depends on them.
-    let [a, b] = [getrandom::u64(), getrandom::u64()].map(Result::unwrap_or_default);
-    format!("{REQUEST}{a:016x}{b:016x}").into()
+    let mut chance = [0; 16];
+    let _ = getrandom::fill(&mut chance);
+    format!("{REQUEST}{:032x}", u128::from_ne_bytes(chance)).into()
 }
 
 /// What ids of requests begin with.
@@ -280,17 +321,27 @@ pub(crate) fn is_request_id(text: &str) -> bool {
     })
 }
 
-fn threads() -> io::Result<Runtime> {
-    Builder::new_multi_thread()
-        .worker_threads(limit::THREADS)
-        .thread_name("ai")
-        .enable_all()
-        .build()
-}
-
-fn bounds(ai: &crate::config::Ai) -> Bounds {
+fn bounds(ai: &config::Ai) -> Bounds {
     let kept = &ai.conversations;
     Bounds { conversations: kept.max, turns: kept.turns, bytes: kept.max_bytes }
+}
+
+/// The namespaces whose clients talk to a model.
+fn chats(config: &Config) -> BTreeSet<String> {
+    let all = config.namespaces.0.iter();
+    let chats = all.filter(|(_, rule)| matches!(rule.handler, config::Handler::Ai(_)));
+    chats.map(|(pattern, _)| pattern.clone()).collect()
+}
+
+fn idempotency_bounds(ai: &config::Ai) -> idempotency::Bounds {
+    let kept = &ai.idempotency;
+    idempotency::Bounds {
+        max: kept.max,
+        bytes: kept.max_bytes,
+        answer_bytes: kept.max_answer,
+        keep: kept.keep,
+        linger: kept.linger,
+    }
 }
 
 /// Whether others than this machine can connect to the public listeners.
@@ -298,7 +349,7 @@ pub(crate) fn listens_to_others(config: &Config) -> bool {
     config.server.listen.iter().any(|address| !address.ip().is_loopback())
 }
 
-fn without_keys(ai: &crate::config::Ai) -> crate::config::Ai {
+fn without_keys(ai: &config::Ai) -> config::Ai {
     let mut ai = ai.clone();
     for (_, provider) in &mut ai.providers.0 {
         if api_key(provider, of_environment).is_err() {

@@ -1,10 +1,11 @@
 //! `/v1` on the public listeners.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use bowline_ai::{
     call::{self, Answer, Gateway, ModelConfig, Streamed, Whole},
     keys::ClientKey,
+    memory::Share,
     permits::Priority,
     wire::{Failure, Surface, error_body},
 };
@@ -17,12 +18,12 @@ use http::{
     request::Parts,
 };
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Refusal, Shared,
-    budget::Share,
     door::{self, Target},
+    idempotency::{self, Begun, Head, Next, Reader, Refused},
     limit, request_id,
 };
 
@@ -40,6 +41,8 @@ struct Call {
     body_bytes_max: usize,
     /// Its memory.
     share: Share,
+    /// What names it, so that it is not carried out twice.
+    idempotency_key: Option<String>,
 }
 
 impl Service {
@@ -65,27 +68,26 @@ impl Service {
             let method = failure.status == StatusCode::METHOD_NOT_ALLOWED;
             (if method { Refusal::Method } else { Refusal::NotFound }, failure)
         })?;
+        let asks = matches!(target, Target::Ask(_)) && shared.idempotency.is_on();
+        let idempotency_key = if asks { door::idempotency_key(&head.headers) } else { Ok(None) };
+        let idempotency_key =
+            idempotency_key.map_err(|failure| (Refusal::IdempotencyKey, failure))?;
         let most = match target {
             Target::Ask(_) => terms.request_bytes,
             Target::Models | Target::Model(_) => 0,
         };
         let said = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-        // A body without a length is bounded while it is read.
-        let bytes = said.and_then(|length| length.parse().ok()).unwrap_or(most);
+        let bytes: usize = said.and_then(|length| length.parse().ok()).unwrap_or(0);
         if bytes > most && most > 0 {
             let words = format!("the request has {bytes} bytes; at most {most} are taken");
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             return Err((Refusal::TooLarge, door::refusal(status, "request_too_large", words)));
         }
-        let share = shared.bodies.take(bytes.min(most)).ok_or_else(|| {
-            let words = "too many requests are being answered; try again in a moment".to_owned();
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            let mut failure = door::refusal(status, "overloaded", words);
-            failure.retry_after = Some(limit::MEMORY_PAUSE);
-            (Refusal::Memory, failure)
-        })?;
+        // It grows with what arrives: nobody takes the room of others by announcing a body.
+        let share = shared.bodies.take(0).ok_or_else(|| (Refusal::Memory, no_room()))?;
         let shared = Arc::clone(shared);
-        Ok(Call { shared, gateway, id, target, key, body_bytes_max: bytes.min(most), share })
+        let body_bytes_max = most;
+        Ok(Call { shared, gateway, id, target, key, body_bytes_max, share, idempotency_key })
     }
 }
 
@@ -110,6 +112,18 @@ impl HttpService for Service {
 impl HttpCall for Call {
     fn body_bytes_max(&self) -> usize {
         self.body_bytes_max
+    }
+
+    fn make_room(&mut self, bytes: usize) -> Result<(), Box<HttpResponse>> {
+        if self.share.resize(bytes) {
+            return Ok(());
+        }
+        self.shared.on_refused(Refusal::Memory);
+        let surface = match self.target {
+            Target::Ask(surface) => surface,
+            Target::Models | Target::Model(_) => Surface::ChatCompletions,
+        };
+        Err(Box::new(refused(surface, *no_room(), &self.id)))
     }
 
     fn run(self: Box<Self>, request: Request<Bytes>) -> HttpAnswer {
@@ -142,13 +156,19 @@ impl Call {
         request: Request<Bytes>,
         mut reply: oneshot::Sender<HttpResponse>,
     ) {
-        let Self { gateway, id, key, share, .. } = *self;
+        let Self { shared, gateway, id, key, share, idempotency_key, .. } = *self;
+        let stall = shared.terms().client_stall;
         let (head, body) = request.into_parts();
         let mut request = call::Request::new(id, surface, body);
         request.read_headers(&head.headers);
         request.session = session(&head.headers, key.as_ref());
         request.priority = priority(&head.headers, key.as_ref());
+        request.memory = Some(share);
+        let named = idempotency_key.map(|said| idempotency::key_of(key.as_ref(), &said));
         request.key = key.map(|key| key.name);
+        if let Some(named) = named {
+            return shared.ask_once(named, gateway, request, reply).await;
+        }
         let answer = tokio::select! {
             biased;
             answer = Box::pin(gateway.run(request)) => answer,
@@ -162,16 +182,23 @@ impl Call {
                 // A client that has left meanwhile is told nothing.
                 let _ = reply.send(response);
             }
-            Answer::Stream(stream) => {
+            Answer::Stream(mut stream) => {
                 let (sender, body) = HttpBody::stream(limit::PIECES_MAX);
                 let mut response = Response::new(body);
                 response.headers_mut().clone_from(stream.headers());
+                // It is there already, and goes into one write with the head; a large one would not find room while
+                // nobody reads.
+                let mut first = stream.next().await;
+                if let Some(small) = first.take_if(|first| first.len() <= limit::FIRST_BYTES_MAX) {
+                    let _ = sender.send(small).await;
+                }
                 if reply.send(response).is_ok() {
-                    relay(stream, sender).await;
+                    // Where the shard shares this core, the first word is out before this thread reads on.
+                    thread::yield_now();
+                    relay(first, stream, sender, stall).await;
                 }
             }
         }
-        drop(share);
     }
 
     /// The models that this client may ask for, or one of them.
@@ -205,13 +232,129 @@ impl Call {
     }
 }
 
-/// Sends a stream as it comes, until it ends or its client leaves.
-async fn relay(mut stream: Streamed, sender: BodySender) {
+impl Shared {
+    /// Answers a request that has a key: by asking a model, or by what was asked for with this key already.
+    async fn ask_once(
+        &self,
+        key: idempotency::Hash,
+        gateway: Gateway,
+        request: call::Request,
+        mut reply: oneshot::Sender<HttpResponse>,
+    ) {
+        let (id, surface) = (Arc::clone(&request.id), request.surface);
+        let (mut reader, known) =
+            match self.idempotency.begin(key, idempotency::request_of(&request)) {
+                Begun::New(place, reader) => {
+                    self.spawn(place.fill(gateway, request));
+                    (reader, false)
+                }
+                Begun::Known(reader) => (reader, true),
+                Begun::Refused(why) => {
+                    let (reason, failure) = refused_key(why);
+                    self.on_refused(reason);
+                    let mut response = refused(surface, *failure, &id);
+                    if reason == Refusal::IdempotencyKey {
+                        let never = HeaderValue::from_static("false");
+                        response.headers_mut().insert("x-should-retry", never);
+                    }
+                    let _ = reply.send(response);
+                    return;
+                }
+            };
+        let head = tokio::select! {
+            biased;
+            head = reader.head() => head,
+            () = reply.closed() => return,
+        };
+        // Without a head it was given up; who asks is told so when `reply` is gone.
+        let Some(Head { status, mut headers, streams }) = head else { return };
+        if known {
+            headers.insert(Header::Replayed.name(), HeaderValue::from_static("true"));
+        }
+        let (body, sender) = if streams {
+            let (sender, body) = HttpBody::stream(limit::PIECES_MAX);
+            (body, Some(sender))
+        } else {
+            let Next::Piece(body) = reader.next().await else { return };
+            (HttpBody::from(body), None)
+        };
+        let mut response = Response::new(body);
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
+        if reply.send(response).is_ok()
+            && let Some(sender) = sender
+        {
+            read(reader, sender, self.terms().client_stall).await;
+        }
+    }
+}
+
+/// Sends what is written of a stream, until it ends or its client leaves.
+async fn read(mut reader: Reader, sender: BodySender, stall: Duration) {
     loop {
-        let piece = tokio::select! {
+        let next = tokio::select! {
             biased;
             () = sender.left() => return,
-            piece = stream.next() => piece,
+            next = reader.next() => next,
+        };
+        match next {
+            Next::Piece(piece) => {
+                if !matches!(timeout(stall, sender.send(piece)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            Next::End => {
+                // Whoever has left misses nothing.
+                let _ = sender.finish().await;
+                return;
+            }
+            Next::Broken => return,
+        }
+    }
+}
+
+/// Why a request with a key is refused, for metrics and for its client.
+fn refused_key(why: Refused) -> (Refusal, Box<Failure>) {
+    let (reason, status, code, words) = match why {
+        Refused::Other => (
+            Refusal::IdempotencyKey,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_key_reused",
+            "this `Idempotency-Key` came with another request before; use a new one for each request",
+        ),
+        Refused::TooLong => (
+            Refusal::IdempotencyKey,
+            StatusCode::CONFLICT,
+            "idempotency_answer_too_large",
+            "this request was made already, and its answer is longer than what is kept; \
+             use a new `Idempotency-Key` to make it again",
+        ),
+        Refused::Full => (
+            Refusal::Memory,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "too many requests with an `Idempotency-Key` are under way; try again in a moment",
+        ),
+    };
+    let mut failure = door::refusal(status, code, words.to_owned());
+    failure.retry_after = (reason == Refusal::Memory).then_some(limit::MEMORY_PAUSE);
+    (reason, failure)
+}
+
+/// Sends a stream as it comes, until it ends or its client leaves. One that reads nothing for so long has left.
+async fn relay(
+    mut first: Option<Bytes>,
+    mut stream: Streamed,
+    sender: BodySender,
+    stall: Duration,
+) {
+    loop {
+        let piece = match first.take() {
+            Some(first) => Some(first),
+            None => tokio::select! {
+                biased;
+                () = sender.left() => return,
+                piece = stream.next() => piece,
+            },
         };
         let Some(piece) = piece else {
             // Whoever has left misses nothing.
@@ -220,7 +363,7 @@ async fn relay(mut stream: Streamed, sender: BodySender) {
         };
         tokio::select! {
             biased;
-            sent = sender.send(piece) => if sent.is_err() {
+            sent = timeout(stall, sender.send(piece)) => if !matches!(sent, Ok(Ok(()))) {
                 return;
             },
             // Whoever reads so slowly has had all its time; the body breaks off.
@@ -285,6 +428,14 @@ fn view(name: &str) -> Value {
         "id": name, "object": "model", "created": 0, "owned_by": "bowline",
         "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z",
     })
+}
+
+/// There is no memory for a request.
+fn no_room() -> Box<Failure> {
+    let words = "too many requests are being answered; try again in a moment".to_owned();
+    let mut failure = door::refusal(StatusCode::SERVICE_UNAVAILABLE, "overloaded", words);
+    failure.retry_after = Some(limit::MEMORY_PAUSE);
+    failure
 }
 
 /// The answer to a request that nobody was asked for.

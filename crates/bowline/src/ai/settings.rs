@@ -65,6 +65,8 @@ pub(super) fn gateway(
         models: ai.models.0.iter().map(model).collect(),
         keys: ai.keys.0.iter().map(|(name, key)| client_key(name, key)).collect(),
         records_max: limit::RECORDS_MAX,
+        // Said by whoever exports them.
+        tracing: None,
     })
 }
 

@@ -48,6 +48,10 @@ pub(crate) async fn record(request: Request, next: Next) -> Response {
     let code = response.extensions().get::<ErrorCode>().map(|code| code.name());
     let deed = response.extensions().get::<Deed>().map(|deed| deed.0.as_str());
     let from = caller.map_or("control socket".to_owned(), |caller| caller.peer.to_string());
+    if path.starts_with("/internal/") && response.status().is_success() {
+        // The master alone speaks here, and says what it does itself.
+        return response;
+    }
     if !TRAFFIC.contains(&path.as_str()) {
         tracing::info!(target: AUDIT, from, %method, path, status, code, did = deed, "request");
     } else if response.status().is_success() {

@@ -9,11 +9,15 @@ use std::{
 
 use axum::response::IntoResponse as _;
 use bowline_names::ErrorCode;
-use bowline_net::{AdminAnswer, AdminService};
+use bowline_net::{AdminAnswer, AdminService, BodySender, HttpBody, HttpResponse};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use tokio::{runtime, sync::watch, time};
+use tokio::{
+    runtime,
+    sync::{oneshot, watch},
+    time,
+};
 use tower::ServiceExt as _;
 
 use super::{
@@ -23,10 +27,23 @@ use super::{
     guard::Guard,
     token::Tokens,
 };
-use crate::{clock::Clock, config::Config, emit::limit, failure::Failure, gateway::Gateway};
+use crate::{
+    clock::Clock,
+    config::Config,
+    emit::limit,
+    failure::Failure,
+    gateway::Gateway,
+    services::{desk::SERVICES, relay},
+};
 
 /// How long an answer may take: longer than the probe of `/health/websocket`.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What is passed on as it is made.
+const STREAM: &str = "text/event-stream";
+
+/// Pieces of a stream that wait for an operator who reads slowly.
+const STREAM_PIECES: usize = 8;
 
 /// Headers of every answer: what a browser shall not do with it.
 const HEADERS: [(HeaderName, &str); 5] = [
@@ -99,11 +116,12 @@ impl AdminDoor {
 impl AdminService for AdminDoor {
     fn call(&self, peer: SocketAddr, request: Request<Bytes>) -> AdminAnswer {
         // A task of the office, so that large answers are made on its threads and not on a shard's.
-        let answer = self.0.office.spawn(answer(Arc::clone(&self.0), peer, request));
+        let (tell, told) = oneshot::channel();
+        drop(self.0.office.spawn(answer(Arc::clone(&self.0), peer, request, tell)));
         Box::pin(async move {
-            answer.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a request to the admin listener could not be answered");
-                let mut response = Response::new(Bytes::new());
+            told.await.unwrap_or_else(|_| {
+                tracing::error!("a request to the admin listener could not be answered");
+                let mut response = Response::new(HttpBody::from(Bytes::new()));
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 response
             })
@@ -111,7 +129,13 @@ impl AdminService for AdminDoor {
     }
 }
 
-async fn answer(door: Arc<Inner>, peer: SocketAddr, request: Request<Bytes>) -> Response<Bytes> {
+/// Answers a request, and goes on for as long as its answer is a stream that is read.
+async fn answer(
+    door: Arc<Inner>,
+    peer: SocketAddr,
+    request: Request<Bytes>,
+    mut tell: oneshot::Sender<HttpResponse>,
+) {
     let (mut head, body) = request.into_parts();
     let response = match door.check(peer, &head) {
         Err(error) => {
@@ -120,9 +144,19 @@ async fn answer(door: Arc<Inner>, peer: SocketAddr, request: Request<Bytes>) -> 
         }
         Ok(router) => {
             head.extensions.insert(Caller { peer });
-            let patience = if head.uri.path() == EMIT { limit::PATIENCE } else { PATIENCE };
+            let patience = match head.uri.path() {
+                EMIT => limit::PATIENCE,
+                path if path.starts_with(SERVICES) => relay::PATIENCE,
+                _ => PATIENCE,
+            };
             let request = Request::from_parts(head, axum::body::Body::new(Full::new(body)));
-            match time::timeout(patience, router.oneshot(request)).await {
+            // What takes that long is not waited for when nobody reads it: it goes on without.
+            let may_leave = patience == relay::PATIENCE;
+            let answered = tokio::select! {
+                answered = time::timeout(patience, router.oneshot(request)) => answered,
+                () = tell.closed(), if may_leave => return,
+            };
+            match answered {
                 Ok(Ok(response)) => response,
                 Ok(Err(never)) => match never {},
                 Err(_) => ApiError::new(ErrorCode::Busy, "a shard does not answer").into_response(),
@@ -133,9 +167,35 @@ async fn answer(door: Arc<Inner>, peer: SocketAddr, request: Request<Bytes>) -> 
     for (name, value) in HEADERS {
         head.headers.insert(name, HeaderValue::from_static(value));
     }
-    // The bodies of the router are in memory: they do not break.
+    let streams = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == STREAM);
+    if streams {
+        let (sender, whole) = HttpBody::stream(STREAM_PIECES);
+        // Whoever left before it began is noticed at once.
+        let _ = tell.send(Response::from_parts(head, whole));
+        return pass_on(body, sender).await;
+    }
+    // The other bodies are in memory, or come from the master: what breaks is cut short.
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    Response::from_parts(head, body)
+    let _ = tell.send(Response::from_parts(head, HttpBody::from(body)));
+}
+
+/// Sends what a body says, piece by piece, until it is over or nobody reads it any more.
+async fn pass_on(mut body: axum::body::Body, sender: BodySender) {
+    loop {
+        let piece = tokio::select! {
+            piece = body.frame() => piece,
+            () = sender.left() => return,
+        };
+        let data = match piece {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            // A stream of events may end anywhere: whoever reads it comes again.
+            Some(Err(_)) | None => break,
+        };
+        if sender.send(data).await.is_err() {
+            return;
+        }
+    }
+    let _ = sender.finish().await;
 }
 
 impl Inner {

@@ -52,14 +52,15 @@ impl ApiError {
             ErrorCode::RequestInvalid => StatusCode::BAD_REQUEST,
             ErrorCode::AdminTokenMissing | ErrorCode::AdminTokenWrong => StatusCode::UNAUTHORIZED,
             ErrorCode::HostRefused | ErrorCode::OriginRefused => StatusCode::FORBIDDEN,
-            ErrorCode::NotFound | ErrorCode::SocketUnknown | ErrorCode::AiRequestUnknown => {
-                StatusCode::NOT_FOUND
-            }
+            ErrorCode::NotFound
+            | ErrorCode::SocketUnknown
+            | ErrorCode::AiRequestUnknown
+            | ErrorCode::ServiceUnknown => StatusCode::NOT_FOUND,
             ErrorCode::MethodRefused | ErrorCode::ControlSocketOnly => {
                 StatusCode::METHOD_NOT_ALLOWED
             }
             ErrorCode::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ErrorCode::EmitIdReused => StatusCode::CONFLICT,
+            ErrorCode::EmitIdReused | ErrorCode::ServiceNotReady => StatusCode::CONFLICT,
             ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             code if code.retry() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -47,7 +47,7 @@ pub(crate) use self::{
     status::{GatewayStatus, ListenerStatus, Restarts, Status},
     token::Tokens,
 };
-use crate::gateway::Gateway;
+use crate::{gateway::Gateway, services::relay};
 
 /// What the description begins with.
 #[derive(OpenApi)]
@@ -112,6 +112,12 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(ai::requests))
         .routes(routes!(ai::request))
         .routes(routes!(ai::providers))
+        .routes(routes!(relay::services))
+        .routes(routes!(relay::service))
+        .routes(routes!(relay::logs))
+        .routes(routes!(relay::start))
+        .routes(routes!(relay::stop))
+        .routes(routes!(relay::restart))
         .routes(routes!(master::reload))
         .routes(routes!(master::stop))
         .routes(routes!(openapi))
@@ -159,7 +165,7 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 19] = [
+    const ALL: [(&str, &str); 25] = [
         ("/", "get"),
         ("/api/v1/ai/providers", "get"),
         ("/api/v1/ai/requests", "get"),
@@ -174,6 +180,12 @@ mod tests {
         ("/api/v1/packet-logs", "put"),
         ("/api/v1/reload", "post"),
         ("/api/v1/rooms", "get"),
+        ("/api/v1/services", "get"),
+        ("/api/v1/services/{name}", "get"),
+        ("/api/v1/services/{name}/logs", "get"),
+        ("/api/v1/services/{name}/restart", "post"),
+        ("/api/v1/services/{name}/start", "post"),
+        ("/api/v1/services/{name}/stop", "post"),
         ("/api/v1/sockets", "get"),
         ("/api/v1/sockets/{sid}/story", "get"),
         ("/api/v1/status", "get"),

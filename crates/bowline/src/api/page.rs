@@ -79,6 +79,7 @@ fn render(status: &Status, readiness: Readiness) -> String {
     }
     page.push_str("</table>\n");
     alerts(&mut page, status);
+    services(&mut page, status);
     components(&mut page, status);
     page.push_str(LINKS);
     page
@@ -98,6 +99,10 @@ fn verdict(status: &Status, readiness: Readiness) -> (Verdict, String) {
         .filter(|component| component.state == "failed")
         .map(|component| component.name.as_str())
         .collect();
+    let down: Vec<&str> = (status.services.iter())
+        .filter(|service| matches!(&*service.state, "failed" | "crash-loop"))
+        .map(|service| service.name.as_str())
+        .collect();
     let alerts = status.alerts.len();
     if status.state == "draining" {
         return (Verdict::Moving, "stopping: sessions are drained".to_owned());
@@ -109,6 +114,9 @@ fn verdict(status: &Status, readiness: Readiness) -> (Verdict, String) {
         }
         Readiness::Degraded { .. } => {
             (Verdict::Bad, format!("not ready: {} failed", failed.join(", ")))
+        }
+        Readiness::Ready if !down.is_empty() => {
+            (Verdict::Look, format!("serving without {}", down.join(", ")))
         }
         Readiness::Ready if alerts == 1 => (Verdict::Look, "serving, 1 alert fires".to_owned()),
         Readiness::Ready if alerts > 1 => (Verdict::Look, format!("serving, {alerts} alerts fire")),
@@ -131,6 +139,28 @@ fn alerts(page: &mut String, status: &Status) {
             escape(&alert.summary),
             escape(&alert.remedy),
         );
+    }
+    page.push_str("</table>\n");
+}
+
+fn services(page: &mut String, status: &Status) {
+    if status.services.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Services</h2>\n<table>\n");
+    for service in &status.services {
+        let mut words = service.state.clone();
+        if let Some(pid) = service.pid {
+            let _ = write!(words, ", pid {pid}");
+        }
+        match service.words() {
+            more if more.is_empty() => {}
+            more => {
+                let _ = write!(words, ": {more}");
+            }
+        }
+        let (name, words) = (escape(&service.name), escape(&words));
+        let _ = writeln!(page, "<tr><th>{name}</th><td>{words}</td></tr>");
     }
     page.push_str("</table>\n");
 }

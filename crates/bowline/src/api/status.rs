@@ -12,10 +12,13 @@ use std::{
 use axum::{Json, extract::State};
 use bowline_net::{ComponentView, Readiness, Stats};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{alerts::Firing, charter::Door, clock, gateway::Gateway, process_stats};
+use crate::{
+    alerts::Firing, charter::Door, clock, gateway::Gateway, process_stats,
+    services::status::ServiceStatus,
+};
 
 /// How the server is.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -44,9 +47,8 @@ pub(crate) struct Status {
     pub(crate) gateway: GatewayStatus,
     pub(crate) listeners: Vec<ListenerStatus>,
     pub(crate) components: Vec<ComponentStatus>,
-    /// Supervised programs. Always empty in this version.
-    #[schema(value_type = Vec<Object>)]
-    pub(crate) services: Vec<serde_json::Value>,
+    /// Processes beside the server.
+    pub(crate) services: Vec<ServiceStatus>,
     /// What fires now.
     pub(crate) alerts: Vec<Firing>,
     /// Sessions that live; null if the gateway did not say it in time.
@@ -81,7 +83,7 @@ pub(crate) struct GatewayStatus {
 }
 
 /// How often the gateway was started again because it had ended by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Restarts {
     pub(crate) total: u64,
     /// By `exited`, `killed`, `failed-to-start` and `unresponsive`.
@@ -199,7 +201,7 @@ pub(super) async fn of_gateway(gateway: &Gateway) -> Status {
         },
         listeners: listeners.collect(),
         components: all_components(gateway),
-        services: Vec::new(),
+        services: gateway.services.services().to_vec(),
         alerts: gateway.alerts.firing(),
         sessions: Some(sessions_polling + sessions_websocket),
         connections: Some(connections),

@@ -15,6 +15,8 @@ pub(crate) struct Ai {
     pub(crate) queue: usize,
     /// From the arrival of a request to the end of its answer, all attempts included.
     pub(crate) deadline: Duration,
+    /// How long a client may read nothing of a stream that has something for it.
+    pub(crate) client_stall: Duration,
     /// How many of a hundred requests may be asked again.
     pub(crate) retry_percent: u32,
     /// When a stream is too slow to be of use.
@@ -25,6 +27,8 @@ pub(crate) struct Ai {
     pub(crate) body_bytes: usize,
     /// Conversations that are kept for Socket.IO clients, all of them together.
     pub(crate) conversations: Conversations,
+    /// Answers that are kept for clients that ask for them again with the same `Idempotency-Key`.
+    pub(crate) idempotency: Idempotency,
     pub(crate) providers: Named<Provider>,
     pub(crate) models: Named<Model>,
     pub(crate) keys: Named<ClientKey>,
@@ -48,6 +52,21 @@ pub(crate) struct Conversations {
     pub(crate) turns: usize,
     /// What the text of all of them may take.
     pub(crate) max_bytes: usize,
+}
+
+/// `[ai.idempotency]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Idempotency {
+    /// How many keys are known at a time; 0 switches it off.
+    pub(crate) max: usize,
+    /// What the answers of all of them may take.
+    pub(crate) max_bytes: usize,
+    /// What one of them may.
+    pub(crate) max_answer: usize,
+    /// For how long an answer is kept.
+    pub(crate) keep: Duration,
+    /// How long a request goes on whose client has left.
+    pub(crate) linger: Duration,
 }
 
 /// Tables with names, in the order of the file.
@@ -220,11 +239,13 @@ impl Default for Ai {
             max_concurrent_per_session: 16,
             queue: 1_000,
             deadline: Duration::from_secs(600),
+            client_stall: Duration::from_secs(60),
             retry_percent: 20,
             slow_stream: SlowStream { window: Duration::from_secs(30), min_tokens: 15 },
             request_bytes: 16 << 20,
             body_bytes: 256 << 20,
             conversations: Conversations::default(),
+            idempotency: Idempotency::default(),
             providers: Named::default(),
             models: Named::default(),
             keys: Named::default(),
@@ -235,6 +256,18 @@ impl Default for Ai {
 impl Default for Conversations {
     fn default() -> Self {
         Self { max: 10_000, turns: 200, max_bytes: 64 << 20 }
+    }
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            max: 10_000,
+            max_bytes: 64 << 20,
+            max_answer: 1 << 20,
+            keep: Duration::from_secs(300),
+            linger: Duration::from_secs(5),
+        }
     }
 }
 

@@ -3,12 +3,21 @@
 
 use std::{fs::File, io, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
+use bowline_fleet::spec::Run;
 use bowline_net::{Tls, TlsError};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
-use super::{Allowance, Backend, Error, Examined, Jwt, Mistake, Place, Provider, excerpt, near};
-use crate::{ai, alerts, api::Tokens, auth, backends};
+use super::{
+    Allowance, Backend, Error, Examined, Jwt, Mistake, Place, Provider, Service, excerpt, near,
+};
+use crate::{
+    ai, alerts,
+    api::Tokens,
+    auth, backends,
+    services::{proof, settings},
+    telemetry,
+};
 
 /// What was found in files that are named, and in what is allowed but probably not meant.
 #[derive(Default)]
@@ -69,12 +78,16 @@ pub(crate) fn look(examined: &Examined) -> Findings {
     for (name, provider) in &config.ai.providers.0 {
         findings.provider(examined, name, provider);
     }
+    findings.telemetry(examined);
     if config.ai.is_on() && config.ai.keys.0.is_empty() && ai::listens_to_others(config) {
         findings.warnings.push(
             "`ai`: others can connect to `server.listen`, and there are no keys in [ai.keys], so that \
              /v1 is closed; `bowline config hash-key` makes what stands there"
                 .to_owned(),
         );
+    }
+    for (name, service) in &config.services.0 {
+        findings.service(name, service);
     }
     if config.server.proxy_protocol && config.server.trusted_proxies.is_empty() {
         findings.warnings.push(
@@ -139,6 +152,58 @@ impl Findings {
         }
     }
 
+    /// Looks at what a service would be made of. It may all be there by its start, so none of it keeps a server
+    /// from starting.
+    fn service(&mut self, name: &str, service: &Service) {
+        let files = service.script.iter().map(|path| ("script", path));
+        let files = files.chain(service.directory.iter().map(|path| ("directory", path)));
+        let files =
+            files.chain(service.environment_files.iter().map(|it| ("environment-files", it)));
+        for (key, path) in files {
+            if let Err(error) = path.metadata() {
+                let path = path.display();
+                self.warnings.push(format!("`services.{name:?}.{key}`: {path}: {error}"));
+            }
+        }
+        for path in &service.environment_files {
+            self.secret(&format!("services.{name:?}.environment-files"), path);
+        }
+        if service.user.is_some() && !rustix::process::geteuid().is_root() {
+            self.warnings.push(format!(
+                "`services.{name:?}.user`: only root may run a process as somebody else, and this user is not \
+                 root"
+            ));
+        }
+    }
+
+    /// Finds out what would run each service. One that nothing can run is a mistake.
+    pub(crate) fn prove(
+        &mut self,
+        examined: &Examined,
+        file: Option<&Path>,
+    ) -> Vec<(String, String)> {
+        let mut proofs = Vec::new();
+        for service in settings::specs(&examined.config, file) {
+            let name = &service.name;
+            let key = match service.run {
+                Run::Command(_) => "command",
+                Run::Script { .. } => "script",
+                Run::Module { .. } => "module",
+            };
+            let key = format!("services.{name:?}.{key}");
+            match proof::prove(&service) {
+                Ok(Some(choice)) => {
+                    proofs.push((name.clone(), choice.to_string()));
+                    let warnings = choice.warnings.into_iter();
+                    self.warnings.extend(warnings.map(|words| format!("`{key}`: {words}")));
+                }
+                Ok(None) => {}
+                Err(problem) => self.mistake(examined, &key, &problem),
+            }
+        }
+        proofs
+    }
+
     /// Looks at what a provider is shown.
     fn provider(&mut self, examined: &Examined, name: &str, provider: &Provider) {
         let path = |key: &str| format!("ai.providers.{name:?}.{key}");
@@ -162,6 +227,39 @@ impl Findings {
                  your own alone",
                 path("base-url"),
                 provider.base_url.shown()
+            ));
+        }
+    }
+
+    /// Looks at what a collector is shown, and on which way.
+    fn telemetry(&mut self, examined: &Examined) {
+        let telemetry = &examined.config.telemetry;
+        let shown = telemetry::headers(telemetry, ai::of_environment);
+        if let Some(file) = &telemetry.otlp_headers_file {
+            const KEY: &str = "telemetry.otlp-headers-file";
+            match (File::open(file), &shown) {
+                (Err(error), _) => self.cannot_read(examined, KEY, file, &error),
+                (Ok(_), Err(problem)) => {
+                    self.mistake(
+                        examined,
+                        KEY,
+                        problem.trim_start_matches("`otlp-headers-file`: "),
+                    );
+                }
+                (Ok(_), Ok(_)) => self.secret(KEY, file),
+            }
+        } else if let Err(problem) = &shown {
+            // The server may be started with another environment than this command.
+            let problem = problem.trim_start_matches("`otlp-headers-env`: ");
+            self.warnings.push(format!("`telemetry.otlp-headers-env`: {problem} here"));
+        }
+        let endpoint = telemetry.otlp_endpoint.as_ref();
+        let plain = endpoint.filter(|url| url.starts_with("http://") && !is_here(url));
+        if let Some(url) = plain.filter(|_| matches!(shown, Ok(Some(_)))) {
+            self.warnings.push(format!(
+                "`telemetry.otlp-endpoint`: headers go to {} without TLS, which is right in a network of \
+                 your own alone",
+                url.shown()
             ));
         }
     }

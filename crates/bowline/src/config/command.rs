@@ -4,7 +4,7 @@ use std::io::{self, Read, Write as _};
 
 use bowline_names::{ErrorCode, Exit};
 use ring::digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     DEFAULT_FILE, Error, Overrides,
@@ -18,9 +18,9 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// When there are mistakes, or the file cannot be read.
-pub(crate) fn check(overrides: Overrides, json: bool) -> Result<Exit, Failure> {
+pub(crate) fn check(overrides: Overrides, services: bool, json: bool) -> Result<Exit, Failure> {
     let path = overrides.file.clone();
-    let (set, warnings) = match checked(overrides) {
+    let (set, warnings, proofs) = match checked(overrides, services) {
         Ok(checked) => checked,
         Err(error) if json => {
             print_json(&check::bad_json(&error));
@@ -29,8 +29,16 @@ pub(crate) fn check(overrides: Overrides, json: bool) -> Result<Exit, Failure> {
         Err(error) => return Err(error.into()),
     };
     if json {
-        print_json(&check::good_json(path.as_deref(), &warnings));
+        let mut good = check::good_json(path.as_deref(), &warnings);
+        if services {
+            let of = |(name, interpreter): &(String, String)| json!({ "name": name, "interpreter": interpreter });
+            good["services"] = proofs.iter().map(of).collect();
+        }
+        print_json(&good);
         return Ok(Exit::Ok);
+    }
+    for (name, interpreter) in &proofs {
+        print(&format!("services.{name}: {interpreter}\n"));
     }
     for warning in &warnings {
         let _ = writeln!(io::stderr(), "warning: {warning}");
@@ -41,14 +49,20 @@ pub(crate) fn check(overrides: Overrides, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// How many keys are set, and the warnings.
-fn checked(overrides: Overrides) -> Result<(usize, Vec<String>), Error> {
+/// Services, and what would run each of them.
+type Proofs = Vec<(String, String)>;
+
+/// How many keys are set, and the warnings; with `services` also what would run them.
+fn checked(overrides: Overrides, services: bool) -> Result<(usize, Vec<String>, Proofs), Error> {
     let file = overrides.file.as_ref().map(|path| read_file(path)).transpose()?;
     let examined = read::examine(file.clone(), overrides)?;
-    let Findings { mistakes, unreadable, warnings } = check::look(&examined);
+    let mut findings = check::look(&examined);
+    let path = file.as_ref().map(|(path, _)| path.as_path());
+    let proofs = if services { findings.prove(&examined, path) } else { Vec::new() };
+    let Findings { mistakes, unreadable, warnings } = findings;
     if mistakes.is_empty() {
         let unreadable = unreadable.into_iter().map(|mistake| mistake.message);
-        return Ok((examined.origins.len(), unreadable.chain(warnings).collect()));
+        return Ok((examined.origins.len(), unreadable.chain(warnings).collect(), proofs));
     }
     Err(Error::Invalid { file, mistakes })
 }

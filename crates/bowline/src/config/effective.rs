@@ -14,7 +14,12 @@ use bowline_net::{EventIdPath, OnDoubt, SessionLimits, Stamp};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{ai::Ai, value};
+use super::{
+    ai::{Ai, Named},
+    services::Service,
+    telemetry::Telemetry,
+    value,
+};
 
 /// Everything the server needs to know. [`Default`] is what runs when nobody says anything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +33,9 @@ pub(crate) struct Config {
     pub(crate) namespaces: Namespaces,
     pub(crate) backends: Backends,
     pub(crate) ai: Ai,
+    pub(crate) services: Named<Service>,
     pub(crate) alerts: Alerts,
+    pub(crate) telemetry: Telemetry,
     pub(crate) log: Log,
 }
 
@@ -150,6 +157,8 @@ pub(crate) struct Namespace {
     pub(crate) event_id: Option<EventIdPath>,
     /// What names the clients that get no pid.
     pub(crate) session_key: Option<SessionKey>,
+    /// Which key in `[ai.keys]` the clients of a model use together.
+    pub(crate) ai_key: Option<String>,
     /// What a token must be for its client to get in; `None` lets everybody in.
     pub(crate) jwt: Option<Jwt>,
 }
@@ -182,6 +191,8 @@ pub(crate) struct Backend {
     pub(crate) queue: usize,
     /// Whether it is asked again when a client returns.
     pub(crate) recheck: bool,
+    /// The service that answers there.
+    pub(crate) service: Option<String>,
 }
 
 /// `auth.jwt` of a namespace. One of the three keys it has is set.
@@ -417,6 +428,7 @@ impl Namespace {
             stamp: Stamp::default(),
             on_doubt: OnDoubt::default(),
             event_id: None,
+            ai_key: None,
             session_key: None,
             jwt: None,
         }
@@ -458,6 +470,7 @@ impl Default for Backend {
             max_concurrent: bowline_backend::Options::MAX_CONCURRENT,
             queue: bowline_backend::Options::QUEUE,
             recheck: false,
+            service: None,
         }
     }
 }

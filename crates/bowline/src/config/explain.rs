@@ -206,7 +206,7 @@ fn pattern(path: &str) -> String {
     {
         return format!("{}*{}", &path[..from], &path[to + 1..]);
     }
-    const NAMED: [&str; 4] = ["backends.", "ai.providers.", "ai.models.", "ai.keys."];
+    const NAMED: [&str; 5] = ["backends.", "ai.providers.", "ai.models.", "ai.keys.", "services."];
     let named = NAMED.iter().find_map(|table| Some((table, path.strip_prefix(table)?)));
     match named {
         Some((table, rest)) => {
@@ -222,12 +222,19 @@ fn plain(value: &Value) -> String {
     match value {
         Value::Null => "none".to_owned(),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            let items: Vec<String> = items.iter().map(plain).collect();
             format!("[{}]", items.join(", "))
         }
         // A table on one line, as a handler may be.
         Value::Object(pairs) => {
-            let pairs = pairs.iter().map(|(key, value)| format!("{key} = {}", plain(value)));
+            let bare = |key: &str| {
+                let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+                !key.is_empty() && key.chars().all(plain)
+            };
+            let pairs = pairs.iter().map(|(key, value)| match bare(key) {
+                true => format!("{key} = {}", plain(value)),
+                false => format!("{key:?} = {}", plain(value)),
+            });
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
         value => value.to_string(),

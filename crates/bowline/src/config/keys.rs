@@ -5,6 +5,7 @@
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
+use bowline_fleet::spec::{Check, Listen, Match, OnOrphan, Phase, Restart, Signal, Which};
 use bowline_names::EnvVar;
 use bowline_net::{OnDoubt, Stamp};
 use serde_json::Value;
@@ -14,10 +15,11 @@ use super::{
     ai::{Priority, ProviderKind},
     effective::{Config, LogFormat},
     kind::{
-        Address, Addresses, BaseUrl, Chain, Claim, CookieName, Count, CountOrAuto, DurabilityName,
-        Endpoint, EventIdPlace, File, HandlerName, KeyHash, Kind, Level, ModelNames, Networks,
-        OneOf, Origins, Percent, SessionKeyPlace, Size, Threads, Time, TransportNames, Truth,
-        UrlPath, VariableName, WebOrigin, Words,
+        Address, Addresses, BaseUrl, Chain, Claim, ClientKeyName, CommandLine, CookieName, Count,
+        CountOrAuto, DurabilityName, Endpoint, Environment, EventIdPlace, File, Files, HandlerName,
+        InterpreterPlace, KeyHash, Kind, Level, Listens, ModelNames, ModuleName, Needs, Networks,
+        OneOf, Origins, Percent, Probes, ServiceName, SessionKeyPlace, ShortText, Size, Texts,
+        Threads, Time, TransportNames, Truth, UrlPath, UserName, VariableName, WebOrigin, Words,
     },
 };
 
@@ -72,6 +74,15 @@ const DOUBTS: OneOf<OnDoubt> = OneOf(&[("repeat", OnDoubt::Repeat), ("skip", OnD
 const ATTEMPT: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
 
+/// Keys of requests that may come again; none switches it off.
+const KNOWN: RangeInclusive<u64> = 0..=1_000_000;
+
+/// How long an answer is kept for whoever asks again: not for ever, or a key means yesterday's question.
+const KEEP: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+/// How long a request goes on for a client that may come back. It costs what the model costs.
+const LINGER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(600);
+
 /// Requests to providers that are under way together: each has a connection.
 const PERMITS: RangeInclusive<u64> = 1..=100_000;
 
@@ -83,6 +94,38 @@ const PRIORITIES: OneOf<Priority> =
 
 const FORMATS: OneOf<LogFormat> =
     OneOf(&[("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)]);
+
+const MATCHES: OneOf<Match> = OneOf(&[("all", Match::All), ("any", Match::Any)]);
+
+const RESTARTS: OneOf<Restart> = OneOf(&[
+    ("always", Restart::Always),
+    ("on-failure", Restart::OnFailure),
+    ("never", Restart::Never),
+]);
+
+const ORPHANS: OneOf<OnOrphan> = OneOf(&[("adopt", OnOrphan::Adopt), ("end", OnOrphan::End)]);
+
+const SIGNALS: OneOf<Signal> = OneOf(&[
+    ("TERM", Signal::Term),
+    ("INT", Signal::Int),
+    ("QUIT", Signal::Quit),
+    ("HUP", Signal::Hup),
+    ("USR1", Signal::Usr1),
+    ("USR2", Signal::Usr2),
+    ("KILL", Signal::Kill),
+]);
+
+/// What a service may take to end. None is killed at once.
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// How old a service may get. Younger ones would do nothing but start.
+const AGE: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(366 * 86_400);
+
+/// What a crash may leave, up to 1 TiB; nothing is usual.
+const CORE: RangeInclusive<u64> = 0..=(1 << 40);
+
+/// A file of a log: not so small that rotating is all that is done, up to 1 TiB.
+const LOG_FILE: RangeInclusive<u64> = (64 << 10)..=(1 << 40);
 
 /// A field that always has a value.
 macro_rules! field {
@@ -187,6 +230,11 @@ macro_rules! client_key {
     ($kind:expr, $($at:tt)+) => { named!($kind, ai.keys, $($at)+) };
 }
 
+/// A field of a process in `[services]`.
+macro_rules! service {
+    ($kind:expr, $($at:tt)+) => { named!($kind, services, $($at)+) };
+}
+
 /// Every key, in the order of the file.
 pub(crate) static KEYS: &[Key] = &[
     key("server.listen", Change::Restart, &field!(Addresses, server.listen)).or(EnvVar::Listen),
@@ -279,6 +327,20 @@ pub(crate) static KEYS: &[Key] = &[
     key("alerts.rules-file", Change::Reload, &optional!(File, alerts.rules_file)),
     key("alerts.alertmanager-url", Change::Reload, &optional!(Endpoint, alerts.alertmanager_url)),
     key("alerts.webhook-url", Change::Reload, &optional!(Endpoint, alerts.webhook_url)),
+    key("telemetry.otlp-endpoint", Change::Reload, &optional!(BaseUrl, telemetry.otlp_endpoint)),
+    key(
+        "telemetry.otlp-headers-file",
+        Change::Reload,
+        &optional!(File, telemetry.otlp_headers_file),
+    ),
+    key(
+        "telemetry.otlp-headers-env",
+        Change::Reload,
+        &optional!(VariableName, telemetry.otlp_headers_env),
+    ),
+    key("telemetry.service-name", Change::Reload, &optional!(ShortText, telemetry.service_name)),
+    key("telemetry.sample", Change::Reload, &field!(Percent, telemetry.sample_percent)),
+    key("telemetry.propagate", Change::Reload, &field!(Truth, telemetry.propagate)),
     key("log.level", Change::Reload, &field!(Level, log.level)).or(EnvVar::LogLevel),
     key("log.format", Change::Reload, &field!(FORMATS, log.format)).or(EnvVar::LogFormat),
     key("namespaces.*.handler", Change::Reload, &namespace!(HandlerName, handler)).required(),
@@ -290,6 +352,7 @@ pub(crate) static KEYS: &[Key] = &[
         Change::Reload,
         &namespace!(SessionKeyPlace, optional session_key),
     ),
+    key("namespaces.*.ai-key", Change::Reload, &namespace!(ClientKeyName, optional ai_key)),
     key("namespaces.*.auth.jwt.secret-file", Change::Reload, &jwt!(File, optional secret_file)),
     key(
         "namespaces.*.auth.jwt.public-key-file",
@@ -308,6 +371,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("backends.*.max-concurrent", Change::Reload, &backend!(Count(1..=100_000), max_concurrent)),
     key("backends.*.queue", Change::Reload, &backend!(Count(1..=10_000_000), queue)),
     key("backends.*.recheck", Change::Reload, &backend!(Truth, recheck)),
+    key("backends.*.service", Change::Reload, &backend!(ServiceName, optional service)),
     key("ai.max-concurrent", Change::Reload, &field!(Count(PERMITS), ai.max_concurrent)),
     key(
         "ai.max-concurrent-per-session",
@@ -316,6 +380,7 @@ pub(crate) static KEYS: &[Key] = &[
     ),
     key("ai.queue", Change::Reload, &field!(Count(0..=100_000), ai.queue)),
     key("ai.deadline", Change::Reload, &field!(Time(ATTEMPT), ai.deadline)),
+    key("ai.client-stall", Change::Reload, &field!(Time(ATTEMPT), ai.client_stall)),
     key("ai.retry-budget", Change::Reload, &field!(Percent, ai.retry_percent)),
     key("ai.max-request", Change::Reload, &field!(Size(BYTES), ai.request_bytes)),
     key("ai.max-bytes", Change::Reload, &field!(Size(LOG_BYTES), ai.body_bytes)),
@@ -332,6 +397,19 @@ pub(crate) static KEYS: &[Key] = &[
         Change::Reload,
         &field!(Size(LOG_BYTES), ai.conversations.max_bytes),
     ),
+    key("ai.idempotency.max", Change::Reload, &field!(Count(KNOWN), ai.idempotency.max)),
+    key(
+        "ai.idempotency.max-bytes",
+        Change::Reload,
+        &field!(Size(LOG_BYTES), ai.idempotency.max_bytes),
+    ),
+    key(
+        "ai.idempotency.max-answer",
+        Change::Reload,
+        &field!(Size(BYTES), ai.idempotency.max_answer),
+    ),
+    key("ai.idempotency.keep", Change::Reload, &field!(Time(KEEP), ai.idempotency.keep)),
+    key("ai.idempotency.linger", Change::Reload, &field!(Time(LINGER), ai.idempotency.linger)),
     key("ai.providers.*.kind", Change::Reload, &provider!(PROVIDER_KINDS, kind)).required(),
     key("ai.providers.*.base-url", Change::Reload, &provider!(BaseUrl, base_url)).required(),
     key(
@@ -391,6 +469,74 @@ pub(crate) static KEYS: &[Key] = &[
         Change::Reload,
         &client_key!(ModelNames, optional limits.models),
     ),
+    key("services.*.command", Change::Reload, &service!(CommandLine, optional command)),
+    key("services.*.script", Change::Reload, &service!(File, optional script)),
+    key("services.*.module", Change::Reload, &service!(ModuleName, optional module)),
+    key("services.*.args", Change::Reload, &service!(Texts, args)),
+    key("services.*.python", Change::Reload, &service!(InterpreterPlace, optional python)),
+    key("services.*.node", Change::Reload, &service!(InterpreterPlace, optional node)),
+    key("services.*.directory", Change::Reload, &service!(File, optional directory)),
+    key("services.*.environment", Change::Reload, &service!(Environment, environment)),
+    key("services.*.environment-files", Change::Reload, &service!(Files, environment_files)),
+    key("services.*.user", Change::Reload, &service!(UserName, optional user)),
+    key("services.*.needs", Change::Reload, &service!(Needs, needs)),
+    key("services.*.listen", Change::Reload, &service!(Listens, listen)),
+    key("services.*.startup", Change::Reload, &service!(Probes(Phase::Startup), startup)),
+    key("services.*.ready", Change::Reload, &service!(Probes(Phase::Ready), ready)),
+    key("services.*.live", Change::Reload, &service!(Probes(Phase::Live), live)),
+    key("services.*.match", Change::Reload, &service!(MATCHES, matching)),
+    key("services.*.required", Change::Reload, &service!(Truth, required)),
+    key("services.*.start-deadline", Change::Reload, &service!(Time(WAIT), start_deadline)),
+    key(
+        "services.*.startup-timeout",
+        Change::Reload,
+        &service!(Time(WAIT), optional startup_timeout),
+    ),
+    key("services.*.restart", Change::Reload, &service!(RESTARTS, restart)),
+    key("services.*.overlap", Change::Reload, &service!(Truth, overlap)),
+    key("services.*.on-orphan", Change::Reload, &service!(ORPHANS, on_orphan)),
+    key("services.*.backoff.first", Change::Reload, &service!(Time(WAIT), backoff.first)),
+    key("services.*.backoff.max", Change::Reload, &service!(Time(WAIT), backoff.max)),
+    key("services.*.backoff.reset", Change::Reload, &service!(Time(WAIT), backoff.reset)),
+    key(
+        "services.*.crash-loop.deaths",
+        Change::Reload,
+        &service!(Count(2..=1_000), crash_loop.deaths),
+    ),
+    key("services.*.crash-loop.within", Change::Reload, &service!(Time(WAIT), crash_loop.within)),
+    key("services.*.crash-loop.retry", Change::Reload, &service!(Time(WAIT), crash_loop.retry)),
+    key("services.*.stop.signal", Change::Reload, &service!(SIGNALS, stop.signal)),
+    key("services.*.stop.grace", Change::Reload, &service!(Time(GRACE), stop.grace)),
+    key(
+        "services.*.limits.open-files",
+        Change::Reload,
+        &service!(Count(COUNT), optional limits.open_files),
+    ),
+    key(
+        "services.*.limits.memory",
+        Change::Reload,
+        &service!(Size(LOG_BYTES), optional limits.memory),
+    ),
+    key(
+        "services.*.limits.processes",
+        Change::Reload,
+        &service!(Count(COUNT), optional limits.processes),
+    ),
+    key("services.*.limits.core", Change::Reload, &service!(Size(CORE), optional limits.core)),
+    key(
+        "services.*.recycle.requests",
+        Change::Reload,
+        &service!(Count(1..=1_000_000_000_000), optional recycle.requests),
+    ),
+    key("services.*.recycle.age", Change::Reload, &service!(Time(AGE), optional recycle.age)),
+    key(
+        "services.*.recycle.memory",
+        Change::Reload,
+        &service!(Size(LOG_BYTES), optional recycle.memory),
+    ),
+    key("services.*.logs.max-size", Change::Reload, &service!(Size(LOG_FILE), logs.max_bytes)),
+    key("services.*.logs.files", Change::Reload, &service!(Count(1..=1_000), logs.files)),
+    key("services.*.logs.timestamps", Change::Reload, &service!(Truth, logs.timestamps)),
 ];
 
 impl Key {
@@ -454,14 +600,35 @@ pub(crate) fn last(path: &str) -> &str {
 
 /// Returns the files that are named, whose paths may be relative.
 pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
-    let Config { server, admin, alerts, namespaces, backends, ai, .. } = config;
+    let Config { server, admin, alerts, namespaces, backends, ai, services, telemetry, .. } =
+        config;
+    let of_services = services.0.iter_mut().flat_map(|(_, service)| {
+        let interpreters = [&mut service.python, &mut service.node].into_iter().flatten();
+        let interpreters = interpreters.filter_map(|interpreter| match interpreter {
+            Which::Auto => None,
+            Which::Path(path) => Some(path),
+        });
+        let probes = service.startup.iter_mut().chain(&mut service.ready).chain(&mut service.live);
+        let asked = probes.filter_map(|probe| match &mut probe.check {
+            Check::Tcp(listen) => Some(listen),
+            _ => None,
+        });
+        let sockets = service.listen.iter_mut().chain(asked).filter_map(|listen| match listen {
+            Listen::Tcp(_) => None,
+            Listen::Unix(path) => Some(path),
+        });
+        let rest = [&mut service.script, &mut service.directory].into_iter().flatten();
+        rest.chain(interpreters).chain(sockets).chain(&mut service.environment_files)
+    });
     let api_keys = ai.providers.0.iter_mut().map(|(_, provider)| &mut provider.api_key_file);
     let secrets = backends.0.iter_mut().map(|(_, backend)| &mut backend.secret_file);
     let jwts = namespaces.0.iter_mut().filter_map(|(_, namespace)| namespace.jwt.as_mut());
     let keys = jwts.flat_map(|jwt| [&mut jwt.secret_file, &mut jwt.public_key_file]);
     let tls = server.tls.iter_mut().flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]);
-    let rest = [&mut server.state_dir, &mut admin.token_file, &mut alerts.rules_file];
+    let headers = &mut telemetry.otlp_headers_file;
+    let rest = [&mut server.state_dir, &mut admin.token_file, &mut alerts.rules_file, headers];
     tls.chain(rest.into_iter().chain(keys).chain(secrets).chain(api_keys).flatten())
+        .chain(of_services)
 }
 
 const fn key(path: &'static str, change: Change, field: &'static dyn Field) -> Key {

@@ -1,6 +1,7 @@
 //! Kinds of values: how each is read, written and described.
 
 mod ai;
+mod services;
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -15,7 +16,13 @@ use super::{
     later, suggest, value,
 };
 
-pub(crate) use self::ai::{BaseUrl, Chain, KeyHash, ModelNames, Percent, VariableName};
+pub(crate) use self::{
+    ai::{BaseUrl, Chain, ClientKeyName, KeyHash, ModelNames, Percent, VariableName},
+    services::{
+        CommandLine, Environment, Files, InterpreterPlace, Listens, ModuleName, Needs, Probes,
+        ServiceName, Texts, UserName,
+    },
+};
 
 /// A kind of value that becomes a `T`.
 pub(crate) trait Kind<T>: Sync {
@@ -103,6 +110,9 @@ pub(crate) struct EventIdPlace;
 /// What names a client: a cookie, or a claim of its token.
 pub(crate) struct SessionKeyPlace;
 
+/// A name of one's own.
+pub(crate) struct ShortText;
+
 /// One text, or an array of them, which are called so.
 pub(crate) struct Words(pub(crate) &'static str);
 
@@ -180,21 +190,21 @@ impl Kind<Duration> for Time {
     }
 }
 
-impl Kind<usize> for Size {
+impl<T: TryFrom<u64> + TryInto<u64> + Copy> Kind<T> for Size {
     fn words(&self) -> String {
         let (low, high) = (value::size_text(*self.0.start()), value::size_text(*self.0.end()));
         format!("a size such as \"64KiB\" or \"1MB\", or a number of bytes, from {low} to {high}")
     }
 
-    fn read(&self, value: &DeValue<'_>) -> Result<usize, String> {
+    fn read(&self, value: &DeValue<'_>) -> Result<T, String> {
         (integer(value).or_else(|| value::size(value.as_str()?).ok()))
             .filter(|bytes| self.0.contains(bytes))
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .ok_or_else(|| refused(value, &self.words()))
+            .and_then(|bytes| T::try_from(bytes).ok())
+            .ok_or_else(|| refused(value, &Kind::<T>::words(self)))
     }
 
-    fn write(&self, value: &usize) -> Value {
-        json!(value::size_text(*value as u64))
+    fn write(&self, value: &T) -> Value {
+        json!(value::size_text((*value).try_into().unwrap_or(u64::MAX)))
     }
 
     fn schema(&self) -> Value {
@@ -554,6 +564,33 @@ impl Kind<String> for Claim {
         json!({ "type": "string", "minLength": 1 })
     }
 }
+
+impl Kind<String> for ShortText {
+    fn words(&self) -> String {
+        format!("a name of at most {NAME_MAX} characters")
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let fits = |name: &&str| {
+            !name.trim().is_empty()
+                && name.chars().count() <= NAME_MAX
+                && !name.contains(char::is_control)
+        };
+        let name = value.as_str().filter(fits);
+        name.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "minLength": 1, "maxLength": NAME_MAX })
+    }
+}
+
+/// Characters of a name: it is told with every span.
+const NAME_MAX: usize = 128;
 
 impl Kind<Durability> for DurabilityName {
     fn words(&self) -> String {

@@ -18,7 +18,9 @@ mod kind;
 mod later;
 mod read;
 mod schema;
+mod services;
 mod suggest;
+mod telemetry;
 mod value;
 
 use std::{
@@ -36,8 +38,12 @@ pub(crate) use effective::{
     Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespace, Namespaces,
     Overrides, SessionKey, Shards, Url,
 };
+pub(crate) use services::Service;
 pub(crate) use suggest::nearest;
-pub(crate) use value::{address, duration as read_duration, duration_text, log_level, origin};
+pub(crate) use telemetry::Telemetry;
+pub(crate) use value::{
+    address, duration as read_duration, duration_text, endpoint, log_level, origin,
+};
 
 use crate::failure::Failure;
 
@@ -269,8 +275,18 @@ fn near(path: &Path) -> String {
 
 /// Shows a line of a file, shortened, without what may be a secret.
 fn excerpt(text: &str, line: usize) -> Option<String> {
-    const SECRETS: [&str; 8] =
-        ["token", "secret", "passw", "auth", "jwt", "url", "api-key", "sha256"];
+    const SECRETS: [&str; 10] = [
+        "token",
+        "secret",
+        "passw",
+        "auth",
+        "jwt",
+        "url",
+        "api-key",
+        "sha256",
+        "environment",
+        "otlp-headers",
+    ];
     let line = text.lines().nth(line.checked_sub(1)?)?.trim();
     let lower = line.to_lowercase();
     let shown = if SECRETS.iter().any(|word| lower.contains(word)) {
@@ -286,6 +302,8 @@ fn excerpt(text: &str, line: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use bowline_fleet::spec as fleet;
 
     use super::*;
 
@@ -330,9 +348,19 @@ mod tests {
         // So have those of providers, of which there are two.
         let at_provider = usize::from(key_place == KEY_PLACES[0]);
         let other = ["api-key-env", "api-key-file"][at_provider];
-        others.chain([&other]).fold(every_key(), |text, other| {
-            text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
-        })
+        // And so has what is run, of which there are three; the example is one of Node only once.
+        let runs = ["command", "script", "module"];
+        let run = KEY_PLACES.iter().position(|place| *place == key_place).unwrap();
+        let runs = runs.iter().filter(|other| **other != runs[run]);
+        let language = ["python", "node"][usize::from(run > 0)];
+        let headers = ["otlp-headers-env", "otlp-headers-file"][at_provider];
+        others
+            .chain([&other, &headers])
+            .chain(runs)
+            .chain([&language])
+            .fold(every_key(), |text, other| {
+                text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
+            })
     }
 
     fn every_key() -> String {
@@ -370,6 +398,7 @@ mod tests {
                 ("ai.providers.", "\"kimi\""),
                 ("ai.models.", "\"chat\""),
                 ("ai.keys.", "\"app\""),
+                ("services.", "\"api\""),
                 ("", "\"/\""),
             ];
             let example = tables.iter().find(|(table, _)| key.path.starts_with(table)).unwrap().1;
@@ -406,8 +435,8 @@ ping-interval = "25 parsecs"
 transports = ["polling", "telepathy"]
 max-payload = 1.5
 
-[services.api]
-command = ["true"]
+[links.bot]
+profile = "webex"
 
 [namespaces."/chat"]
 handler = { upstream = "app" }
@@ -422,7 +451,7 @@ handler = { upstream = "app" }
                 "7: `engine.ping-interval` is \"25 parsecs\"; write a duration such as \"500ms\", from 1ms to 1day",
                 "8: `engine.transports` has an entry that is \"telepathy\"; write \"polling\" or \"websocket\"",
                 "9: `engine.max-payload` is 1.5; write a size such as \"64KiB\" or \"1MB\", or a number of bytes, from 1 to 1GiB",
-                "11: `services` is not in this version",
+                "11: `links` is not in this version",
                 "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }",
                 "17: unknown table `sever`; did you mean `server`?",
             ]
@@ -636,6 +665,13 @@ handler = { upstream = "app" }
             // The path of a hook or of an app is not shown, so it cannot come back.
             after.backends.clone_from(&before.config.backends);
             after.alerts.webhook_url.clone_from(&before.config.alerts.webhook_url);
+            // Nor are values of variables.
+            for ((_, after), (_, before)) in
+                after.services.0.iter_mut().zip(&before.config.services.0)
+            {
+                assert!(after.environment.0.values().all(|value| value == "…"), "{shown}");
+                after.environment.clone_from(&before.environment);
+            }
             assert_eq!(after, before.config, "{shown}");
         }
     }
@@ -754,6 +790,136 @@ handler = { ai = "gpt-4.1/mini" }
         );
         let error = of_text(Some(file(text)), Overrides::default()).unwrap_err().to_string();
         assert!(!error.contains("hush"), "{error}");
+    }
+
+    /// Three services.
+    const SERVICES: &str = r#"
+[services.db]
+command = ["redis-server", "--port", "6400"]
+ready = [{ tcp = "localhost:6400" }]
+[services.engines]
+script = "engines/main.py"
+needs = ["db"]
+environment = { TOKEN = "hush" }
+environment-files = ["engines.env"]
+listen = ["127.0.0.1:5000", "unix:run/engines.sock"]
+startup-timeout = "1h"
+stop = { grace = "1s" }
+[services.api]
+module = "api.main"
+python = "../venv/bin/python"
+needs = [{ service = "db", until = "started" }, "engines"]
+[[services.api.ready]]
+socketio = "http://127.0.0.1:5001"
+auth = { token = "hush", n = 1 }
+every = "1s"
+"#;
+
+    #[test]
+    fn services_are_what_their_tables_say() {
+        let config = config(SERVICES, Overrides::default());
+        let [(_, db), (_, engines), (_, api)] = &config.services.0[..] else { panic!() };
+        assert_eq!(db.language(), Some(fleet::Interpreter::None));
+        assert_eq!(
+            db.ready[0].check,
+            fleet::Check::Tcp(fleet::Listen::Tcp("127.0.0.1:6400".parse().unwrap()))
+        );
+        let auto = fleet::Interpreter::Python(fleet::Which::Auto);
+        assert_eq!(engines.language(), Some(auto));
+        assert_eq!(engines.script.as_deref(), Some(Path::new("/etc/bowline/engines/main.py")));
+        assert_eq!(engines.environment_files, [Path::new("/etc/bowline/engines.env")]);
+        let listens: Vec<_> = engines.listen.iter().map(fleet::Listen::to_string).collect();
+        assert_eq!(listens, ["127.0.0.1:5000", "unix:/etc/bowline/run/engines.sock"]);
+        assert_eq!(engines.stop.signal, fleet::Signal::Term);
+        assert_eq!(engines.stop.grace, Duration::from_secs(1));
+        let python = PathBuf::from("/etc/bowline/../venv/bin/python");
+        assert_eq!(api.python, Some(fleet::Which::Path(python)));
+        let untils: Vec<_> = api.needs.iter().map(|need| need.until).collect();
+        assert_eq!(untils, [fleet::Until::Started, fleet::Until::Ready]);
+        assert_eq!((api.ready.len(), api.ready[0].every), (1, Duration::from_secs(1)));
+        assert_eq!((api.ready[0].timeout, api.ready[0].failures), (Duration::from_secs(5), 3));
+
+        let examined = read::examine(Some(file(SERVICES)), Overrides::default()).unwrap();
+        let shown =
+            explain::show(&examined, None) + &explain::show_json(&examined, None).to_string();
+        assert!(!shown.contains("hush") && !format!("{config:?}").contains("\"hush\""), "{shown}");
+        assert_eq!(mistakes(&explain::show(&examined, None)), [""; 0]);
+    }
+
+    #[test]
+    fn services_that_contradict_themselves_or_each_other_are_refused() {
+        let text = r#"
+[services.a]
+command = ["a"]
+needs = ["b", "dbb"]
+[services.b]
+command = ["b"]
+needs = ["c"]
+overlap = true
+[services.c]
+script = "start.sh"
+needs = ["a"]
+backoff = { first = "1m" }
+[services.db]
+command = ["db"]
+script = "db.py"
+listen = ["127.0.0.1:8000"]
+[services.d]
+command = "d --verbose"
+ready = [{ http = "http://127.0.0.1/", evry = "1s" }]
+live = [{ tcp = "127.0.0.1:1", log = "x" }]
+environment = { LISTEN_FDS = "1" }
+needs = ["d"]
+[services."e f"]
+module = "app main"
+python = "python3"
+"#;
+        assert_eq!(
+            mistakes(text),
+            [
+                "4: `services.\"a\".needs` names the service \"dbb\", which is not in [services]; did you mean \"db\"?",
+                "4: `services.\"a\".needs` goes round in a circle: a → b → c → a",
+                "8: `services.\"b\".overlap` is true, but of two that run at once only one could listen; write `listen`, so that the server hands its addresses to both",
+                "10: `services.\"c\".script` does not say by its name what runs it; write `python` or `node` too, or a `command`",
+                "12: `services.\"c\".backoff.first` is longer than `backoff.max`",
+                "13: `services.\"db\"` has one of `command`, `script` and `module`, and no more",
+                "16: `services.\"db\".listen` has 127.0.0.1:8000, which `server.listen` has too",
+                "18: `services.\"d\".command` is \"d --verbose\"; write an array with a program and its arguments, as in [\"node\", \"server.js\"]",
+                "19: `services.\"d\".ready` has an entry with an unknown key `evry`; did you mean `every`?",
+                "20: `services.\"d\".live` has an entry with 2 of tcp, http, websocket, socketio, log, exec, notify; write one",
+                "21: `services.\"d\".environment` sets LISTEN_FDS, which the server sets by what `listen` says",
+                "22: `services.\"d\".needs` goes round in a circle: d → d",
+                "23: `services.\"e f\"` must be called by letters, digits, `-` and `_` alone",
+                "24: `services.\"e f\".module` is \"app main\"; write the name of a module of Python, as in \"app.main\"",
+                "25: `services.\"e f\".python` is \"python3\"; write \"auto\" or the path of an interpreter",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_crew_would_refuse_is_a_mistake_with_its_line() {
+        let text = r#"
+[services.a]
+command = ["a"]
+needs = [{ service = "b", until = "completed" }]
+live = [{ log = "x" }]
+[services.a.limits]
+open-files = 1
+[services.b]
+command = ["b"]
+ready = [{ log = "(" }]
+"#;
+        let found = mistakes(text);
+        let begins = [
+            "4: `services.\"a\".needs` is wrong: `b` never completes",
+            "5: `services.\"a\".live` is wrong: log /x/: a line says",
+            "7: `services.\"a\".limits` is wrong: `open-files` is less than",
+            "10: `services.\"b\".ready` is wrong: log /(/: unclosed group",
+        ];
+        assert_eq!(found.len(), begins.len(), "{found:#?}");
+        for (found, begin) in found.iter().zip(begins) {
+            assert!(found.starts_with(begin), "{found}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     document::{Lines, Section},
     effective::{Admin, Config, Handler, SessionKey},
     keys::{self, KEYS},
-    later, suggest,
+    later, services, suggest,
 };
 
 /// Puts all sources together.
@@ -164,6 +164,27 @@ impl Reader {
                 format!("`{table}` has `api-key-env` and `api-key-file`; write one of them");
             self.mistakes.push(Mistake { place, message });
         }
+        if prefix == "services.*." {
+            const RUNS: [&str; 3] = ["command", "script", "module"];
+            if RUNS.iter().filter(|key| section.has(key)).count() != 1 {
+                let place = Place::Line(section.line());
+                let table = section.path("");
+                let message = format!(
+                    "`{}` has one of `command`, `script` and `module`, and no more",
+                    table.trim_end_matches('.')
+                );
+                self.mistakes.push(Mistake { place, message });
+            }
+        }
+        if prefix == "telemetry."
+            && section.has("otlp-headers-env")
+            && section.has("otlp-headers-file")
+        {
+            let place = Place::Line(section.line());
+            let message =
+                "`telemetry` has `otlp-headers-env` and `otlp-headers-file`; write one of them";
+            self.mistakes.push(Mistake { place, message: message.to_owned() });
+        }
         if prefix == "namespaces.*.auth.jwt." {
             const KEYS: [&str; 3] = ["secret-file", "public-key-file", "jwks-url"];
             if KEYS.iter().filter(|key| section.has(key)).count() != 1 {
@@ -269,8 +290,28 @@ impl Reader {
                 Handler::Ai(wanted) => unknown("model", wanted, "[ai.models]", &ai.models.0),
             };
             self.mistakes.extend(missing.map(|words| self.wrong_name(&key, &words)));
+            let key = format!("namespaces.{pattern:?}.ai-key");
+            // Not shown: the key itself may stand there.
+            let named = |name: &&String| ai.keys.0.iter().all(|(known, _)| known != *name);
+            let wrong = rule.ai_key.as_ref().filter(named);
+            let wrong = wrong.map(|_| "names a key that is not in [ai.keys]".to_owned());
+            self.mistakes.extend(wrong.map(|words| self.wrong_name(&key, &words)));
+        }
+        for (name, backend) in &self.config.backends.0 {
+            let services = &self.config.services.0;
+            let service = backend.service.as_ref();
+            let words =
+                service.and_then(|wanted| unknown("service", wanted, "[services]", services));
+            let key = format!("backends.{name:?}.service");
+            self.mistakes.extend(words.map(|words| self.wrong_name(&key, &words)));
         }
         self.ai();
+        // What cannot be read is not looked at again.
+        let whole = !self.mistakes.iter().any(|mistake| mistake.message.starts_with("`services."));
+        let services = services::mistakes(&self.config, whole);
+        let services = services.into_iter().map(|(key, words)| self.wrong_name(&key, &words));
+        let services: Vec<Mistake> = services.collect();
+        self.mistakes.extend(services);
     }
 
     /// What refers to something else in `[ai]`, and does not find it.
@@ -302,7 +343,15 @@ impl Reader {
     }
 
     fn wrong_name(&self, key: &str, words: &str) -> Mistake {
-        let place = Place::of(self.origins.get(key).copied().unwrap_or_default());
+        // Of a table as a whole: where the first of its keys stands.
+        let inside = format!("{key}.");
+        let first = || {
+            let below = self.origins.range(inside.clone()..);
+            let below = below.take_while(|(path, _)| path.starts_with(&inside));
+            below.map(|(_, origin)| *origin).min_by_key(|origin| Place::of(*origin))
+        };
+        let origin = self.origins.get(key).copied().or_else(first);
+        let place = Place::of(origin.unwrap_or_default());
         Mistake { place, message: format!("`{key}` {words}") }
     }
 }
@@ -325,7 +374,12 @@ fn names(prefix: &str) -> (fn(&str) -> bool, &'static str) {
 }
 
 /// What is said of a name that nothing has.
-fn unknown<E>(what: &str, wanted: &str, table: &str, all: &[(String, E)]) -> Option<String> {
+pub(super) fn unknown<E>(
+    what: &str,
+    wanted: &str,
+    table: &str,
+    all: &[(String, E)],
+) -> Option<String> {
     let names = || all.iter().map(|(name, _)| name.as_str());
     if names().any(|name| name == wanted) {
         return None;

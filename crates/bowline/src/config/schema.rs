@@ -39,6 +39,7 @@ fn table(prefix: &str, words: &BTreeMap<String, Vec<&str>>) -> Value {
     }
     let names = match prefix {
         "namespaces." => "^/",
+        "services." => "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
         "ai.models." => r#"^[!#-\[\]-~]{1,128}$"#,
         _ => "^[A-Za-z0-9_-]{1,64}$",
     };
@@ -49,11 +50,18 @@ fn table(prefix: &str, words: &BTreeMap<String, Vec<&str>>) -> Value {
             "patternProperties": { (names): any },
             "additionalProperties": false,
         }),
-        None => json!({
-            "type": "object",
-            "properties": properties,
-            "required": required,
-            "additionalProperties": false,
-        }),
+        None => {
+            let mut schema = json!({
+                "type": "object",
+                "properties": properties,
+                "required": required,
+                "additionalProperties": false,
+            });
+            if prefix == "services.*." {
+                let runs = ["command", "script", "module"];
+                schema["oneOf"] = json!(runs.map(|key| json!({ "required": [key] })));
+            }
+            schema
+        }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     print,
     reload::reload,
     restart::restart,
+    service::{self, Act},
     start::start,
     status::status,
     stop::{Ending, stop},
@@ -84,7 +85,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What other programs need to look after a server
+    /// The processes that a server looks after; and what looks after a server
     #[command(subcommand)]
     Service(Service),
     /// Print what a shell needs to complete commands and flags
@@ -108,6 +109,13 @@ pub(crate) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Status { place, json } => status(&place.overrides(), json),
         Command::Logs { place, query } => logs(&place.overrides(), &query.into()),
         Command::Reload { place, json } => reload(&place.overrides(), json),
+        Command::Service(Service::Start(asked)) => asked.carry_out(Act::Start),
+        Command::Service(Service::Stop(asked)) => asked.carry_out(Act::Stop),
+        Command::Service(Service::Restart(asked)) => asked.carry_out(Act::Restart),
+        Command::Service(Service::Ls { place, json }) => service::ls(&place.overrides(), json),
+        Command::Service(Service::Logs { name, place, lines, follow }) => {
+            service::logs(&place.overrides(), &name, lines, follow)
+        }
         Command::Service(Service::Unit { systemd, launchd: _, settings }) => {
             let Settings(overrides, typed) = settings;
             let supervisor = if systemd { Supervisor::Systemd } else { Supervisor::Launchd };
@@ -141,6 +149,38 @@ fn visible(command: &clap::Command) -> clap::Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Service {
+    /// Start a service and what it needs; ends when it is ready
+    #[command(after_help = ACT_HELP)]
+    Start(Asked),
+    /// Stop a service until somebody starts it; ends when nothing of it is left
+    #[command(after_help = ACT_HELP)]
+    Stop(Asked),
+    /// Start a service anew; with `overlap` the old one serves until the new one is ready
+    #[command(after_help = ACT_HELP)]
+    Restart(Asked),
+    /// List the services: state, process, what is awaited
+    #[command(after_help = LS_HELP)]
+    Ls {
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a service has written
+    #[command(after_help = SERVICE_LOGS_HELP)]
+    Logs {
+        /// Its name in [services]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+        /// How many of the last lines
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+        lines: usize,
+        /// Wait for more
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Print a unit that runs `bowline serve` with these flags
     #[command(after_help = UNIT_HELP)]
     Unit {
@@ -154,6 +194,45 @@ pub(crate) enum Service {
         settings: Settings,
     },
 }
+
+/// What is asked of a service.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    /// Its name in [services]
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    /// How long is waited for it; 0s asks and goes
+    #[arg(long, hide_env_values = true, value_name = "TIME", env = EnvVar::Wait.name(), default_value = "60s", value_parser = humantime::parse_duration)]
+    wait: Duration,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Asked {
+    fn carry_out(self, act: Act) -> Result<Exit, Failure> {
+        let Self { name, place, wait, json } = self;
+        service::act(&place.overrides(), act, &name, wait, json)
+    }
+}
+
+const ACT_HELP: &str = "\
+On a terminal it shows what is awaited.
+
+Exit codes: 0 done, 3 no server runs, 75 not in time (it goes on), 1 it failed or there is no such
+service";
+
+const LS_HELP: &str = "\
+Exit codes: 0 listed, 3 no server runs";
+
+const SERVICE_LOGS_HELP: &str = "\
+Each line begins with the time and the stream: out, err, or --- for what the server adds. Without a
+server that runs, what it wrote is shown all the same.
+
+Examples:
+  bowline service logs api --follow
+  bowline service logs api -n 1000 | grep ' err '";
 
 const START_HELP: &str = "\
 Says that it has started when a client has been answered, through the real listener. If that does

@@ -8,6 +8,7 @@ mod command;
 mod logs;
 mod reload;
 mod restart;
+mod service;
 mod start;
 mod status;
 mod stop;

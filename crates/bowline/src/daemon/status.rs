@@ -2,6 +2,10 @@
 
 use std::{thread, time::Duration};
 
+use bowline_fleet::os::{
+    place::{self, Place},
+    process::Process,
+};
 use bowline_names::Exit;
 use http::Method;
 use serde_json::{Value, json};
@@ -31,12 +35,20 @@ pub(crate) fn status(overrides: &Overrides, json: bool) -> Result<Exit, Failure>
     let exit = match settled(&paths) {
         Standing::Running(record) => return Ok(running(&record, json)),
         Standing::Stale(record) => {
-            let words = format!(
+            let mut words = format!(
                 "bowline is not running: its server, pid {}, died without clearing up\n",
                 record.pid
             );
+            let services = living_services(&paths);
+            if !services.is_empty() {
+                words.push_str(&format!(
+                    "  its services still run: {}; `bowline start` takes them over, `bowline stop` ends them\n",
+                    services.join(", ")
+                ));
+            }
             let mut object = object(&record);
             object["state"] = "dead".into();
+            object["services"] = json!(services);
             tell(json, object, &words);
             Exit::Failed
         }
@@ -59,6 +71,22 @@ pub(crate) fn status(overrides: &Overrides, json: bool) -> Result<Exit, Failure>
         }
     };
     Ok(exit)
+}
+
+/// The services that a dead server has left and that still run.
+fn living_services(paths: &Paths) -> Vec<String> {
+    let places = Place::all(&paths.state).unwrap_or_default();
+    let lives = |record: &place::Record| {
+        record.of_this_boot()
+            && record.leader.is_some_and(|leader| matches!(Process::find(leader), Ok(Some(_))))
+    };
+    let mut names: Vec<String> = (places.into_iter())
+        .filter(|(_, record)| lives(record))
+        .map(|(_, record)| record.service)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Looks, and waits a moment for a server that starts or ends just now.

@@ -2,6 +2,7 @@
 
 use std::{io, thread, time::Duration};
 
+use bowline_fleet::os::sweep::{Swept, sweep};
 use bowline_names::{ErrorCode, Exit};
 use http::Method;
 use rustix::process::Signal;
@@ -45,17 +46,21 @@ pub(crate) struct Ending {
 pub(crate) fn stop(overrides: &Overrides, ending: Ending) -> Result<Exit, Failure> {
     let paths = paths(overrides)?;
     match settled(&paths) {
-        Standing::Absent => say(&format!(
-            "bowline is not running: nothing to stop (looked in {})",
-            paths.runtime.display()
-        )),
+        // Its record may have been swept away, and what it left behind not.
+        Standing::Absent if paths.state.join("services").exists() => {
+            let swept = clear(&paths)?;
+            say(&nothing(&paths));
+            tell_swept(&swept)?;
+        }
+        Standing::Absent => say(&nothing(&paths)),
         Standing::Stale(record) => {
-            clear(&paths)?;
+            let swept = clear(&paths)?;
             say(&format!(
                 "bowline is not running: its server, pid {}, had died without clearing up, which \
                  is done now",
                 record.pid
             ));
+            tell_swept(&swept)?;
         }
         Standing::Unknown(doubt) => return Err(doubt.into()),
         Standing::Running(record) => {
@@ -66,11 +71,34 @@ pub(crate) fn stop(overrides: &Overrides, ending: Ending) -> Result<Exit, Failur
     Ok(Exit::Ok)
 }
 
-/// Removes what a server left that died.
-fn clear(paths: &Paths) -> Result<(), Failure> {
-    // Dropping a claim clears up.
-    drop(Claim::take(paths)?);
-    Ok(())
+fn nothing(paths: &Paths) -> String {
+    format!("bowline is not running: nothing to stop (looked in {})", paths.runtime.display())
+}
+
+/// Removes what a server left that died, and ends its services.
+fn clear(paths: &Paths) -> Result<Swept, Failure> {
+    // Dropping a claim clears up. Meanwhile no other server takes the services over.
+    let claim = Claim::take(paths)?;
+    let swept = sweep(&paths.state).map_err(|error| {
+        let words = format!("cannot see what the server has left: {error}");
+        Failure::new(ErrorCode::InstanceFailed, words)
+    });
+    drop(claim);
+    swept
+}
+
+/// Says which services were ended.
+fn tell_swept(swept: &Swept) -> Result<(), Failure> {
+    for (service, processes) in &swept.ended {
+        let processes =
+            if *processes == 1 { "1 process".to_owned() } else { format!("{processes} processes") };
+        say(&format!("its service {service} still ran and was ended: {processes}"));
+    }
+    if swept.left.is_empty() {
+        return Ok(());
+    }
+    let message = format!("these do not end: {}", swept.left.join("; "));
+    Err(Failure::new(ErrorCode::StopLate, message))
 }
 
 /// Tells a server to end and waits until it has; says how long it took.
@@ -142,6 +170,9 @@ fn clients_left(record: &Record) -> String {
         return String::new();
     };
     let view = View::of(&answer);
+    if let Some(services) = view.services_left() {
+        return services;
+    }
     match (view.sessions, view.connections) {
         (Some(sessions), Some(connections)) => {
             format!("{sessions} sessions, {connections} connections left")

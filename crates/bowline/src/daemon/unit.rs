@@ -10,7 +10,10 @@ use std::{
 use bowline_names::Exit;
 
 use super::{configuration, print};
-use crate::{config::Overrides, failure::Failure};
+use crate::{
+    config::{Overrides, Service},
+    failure::Failure,
+};
 
 /// The version of systemd from which on it knows `Type=notify-reload`. An older one takes the line
 /// for a mistake and goes on as if nothing were said about notifications.
@@ -18,6 +21,9 @@ const NOTIFY_RELOAD_SINCE: u32 = 253;
 
 /// How much longer than the drain a stop may take: the gateway is killed 10 s after it.
 const STOP_SECONDS_BESIDE_DRAIN: u64 = 20;
+
+/// What killing a service and all that it has started may take beyond its grace.
+const KILL_SECONDS: u64 = 10;
 
 /// Who shall look after the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,28 @@ struct Server<'a> {
     drain_seconds: u64,
     /// Whether an address has a port that only root may take.
     low_port: bool,
+    services: Services,
+}
+
+/// What its services ask of a unit, which holds for them too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Services {
+    any: bool,
+    /// What they may take to end, one after the other.
+    stop_seconds: u64,
+    /// Whether one of them runs as somebody else.
+    users: bool,
+}
+
+impl Services {
+    fn of(services: &[(String, Service)]) -> Self {
+        let stop = |service: &Service| service.stop.grace.as_secs() + KILL_SECONDS;
+        Self {
+            any: !services.is_empty(),
+            stop_seconds: services.iter().map(|(_, service)| stop(service)).sum(),
+            users: services.iter().any(|(_, service)| service.user.is_some()),
+        }
+    }
 }
 
 /// Prints the unit for a server with these flags.
@@ -53,6 +81,7 @@ pub(crate) fn unit(
         arguments,
         drain_seconds: config.server.drain.as_secs(),
         low_port: listeners.into_iter().any(|address| (1..1024).contains(&address.port())),
+        services: Services::of(&config.services.0),
     };
     Ok(print(&match supervisor {
         Supervisor::Systemd => systemd(&server, installed_systemd()),
@@ -96,14 +125,36 @@ fn systemd(server: &Server<'_>, version: Option<u32>) -> String {
         format!("Type=notify\nExecReload={reload}\n")
     };
     let start = words("serve");
-    let stop = server.drain_seconds + STOP_SECONDS_BESIDE_DRAIN;
-    let capabilities = if server.low_port {
-        "# A port below 1024.\n\
-         CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
-         AmbientCapabilities=CAP_NET_BIND_SERVICE\n"
-    } else {
-        "CapabilityBoundingSet=\n"
+    let services = server.services;
+    let stop = server.drain_seconds + STOP_SECONDS_BESIDE_DRAIN + services.stop_seconds;
+    let capabilities = match (services.users, server.low_port) {
+        (true, _) => {
+            "# Services run as other users.\n\
+             CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_KILL \
+             CAP_DAC_READ_SEARCH CAP_SYS_PTRACE\n"
+        }
+        (false, true) => {
+            "# A port below 1024.\n\
+             CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n\
+             AmbientCapabilities=CAP_NET_BIND_SERVICE\n"
+        }
+        (false, false) => "CapabilityBoundingSet=\n",
     };
+    let user = if services.users {
+        "# Only root may start services as other users.\nUser=root\n"
+    } else {
+        "# A user made for as long as the service runs. For files that it must read, such as keys, name one\n\
+         # that exists instead: User=bowline.\nDynamicUser=yes\n"
+    };
+    let home = if services.any {
+        "# Services of [services] are restricted like the server. They may read home directories; what they\n\
+         # write to beside /var/lib/bowline is named like this: ReadWritePaths=/srv/app\n\
+         ProtectHome=read-only\n"
+    } else {
+        "ProtectHome=yes\n"
+    };
+    // Node and other engines write the code that they run.
+    let memory = if services.any { "" } else { "MemoryDenyWriteExecute=yes\n" };
     format!(
         "\
 # Written by `bowline service unit --systemd` {version}. Put it at
@@ -133,18 +184,14 @@ RestartSec=1s
 RestartPreventExitStatus=2
 LimitNOFILE=1048576
 
-# A user made for as long as the service runs. For files that it must read, such as keys, name one
-# that exists instead: User=bowline.
-DynamicUser=yes
-RuntimeDirectory=bowline
+{user}RuntimeDirectory=bowline
 StateDirectory=bowline
 LogsDirectory=bowline
 UMask=0077
 
 {capabilities}NoNewPrivileges=yes
 ProtectSystem=strict
-ProtectHome=yes
-PrivateTmp=yes
+{home}PrivateTmp=yes
 PrivateDevices=yes
 ProtectClock=yes
 ProtectHostname=yes
@@ -157,8 +204,7 @@ RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
-MemoryDenyWriteExecute=yes
-SystemCallArchitectures=native
+{memory}SystemCallArchitectures=native
 
 [Install]
 WantedBy=multi-user.target
@@ -183,7 +229,7 @@ fn launchd(server: &Server<'_>) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(words, "    <string>{}</string>", xml(word));
     }
-    let stop = server.drain_seconds + STOP_SECONDS_BESIDE_DRAIN;
+    let stop = server.drain_seconds + STOP_SECONDS_BESIDE_DRAIN + server.services.stop_seconds;
     format!(
         "\
 <?xml version=\"1.0\" encoding=\"UTF-8\"?>
@@ -237,6 +283,7 @@ mod tests {
             arguments: &arguments,
             drain_seconds: 30,
             low_port,
+            services: Services::default(),
         };
         systemd(&server, version)
     }
@@ -269,8 +316,28 @@ mod tests {
             arguments: &arguments,
             drain_seconds: 30,
             low_port: false,
+            services: Services::default(),
         };
         assert_eq!(include_str!("../../../../deploy/bowline.service"), systemd(&server, None));
+    }
+
+    #[test]
+    fn services_loosen_what_would_keep_them_from_running() {
+        let service = Service { user: Some("www-data".to_owned()), ..Service::default() };
+        let services =
+            Services::of(&[("a".to_owned(), service), ("b".to_owned(), Service::default())]);
+        assert_eq!(services, Services { any: true, stop_seconds: 40, users: true });
+        let server = Server {
+            binary: "bowline",
+            arguments: &[],
+            drain_seconds: 30,
+            low_port: false,
+            services,
+        };
+        let text = systemd(&server, None);
+        assert!(text.contains("\nTimeoutStopSec=90s\n"), "{text}");
+        assert!(text.contains("\nUser=root\n") && !text.contains("DynamicUser"), "{text}");
+        assert!(text.contains("CAP_SETUID") && !text.contains("MemoryDenyWriteExecute"), "{text}");
     }
 
     #[test]

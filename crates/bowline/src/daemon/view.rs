@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::words::roughly;
+use super::{
+    service,
+    words::{Paint, roughly},
+};
+use crate::services::status::ServiceStatus;
 
 /// The answer of `GET /api/v1/status`, as far as it is shown. What an older or newer server does
 /// not say is left out.
@@ -24,6 +28,7 @@ pub(super) struct View {
     pub(super) gateway: Gateway,
     listeners: Vec<Listener>,
     pub(super) components: Vec<Component>,
+    services: Value,
     alerts: Vec<Alert>,
     pub(super) sessions: Option<u64>,
     pub(super) connections: Option<u64>,
@@ -77,25 +82,6 @@ struct Alert {
     remedy: Option<String>,
 }
 
-/// Colours, or none.
-struct Paint(bool);
-
-impl Paint {
-    fn of(&self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    /// A state: good, on its way, or bad.
-    fn state(&self, state: &str) -> String {
-        let code = match state {
-            "running" | "ready" | "answering" => "32",
-            "failed" | "backing-off" | "silent" | "dead" | "critical" => "31",
-            _ => "33",
-        };
-        self.of(code, state)
-    }
-}
-
 impl View {
     /// Reads an answer.
     pub(super) fn of(answer: &Value) -> Self {
@@ -121,6 +107,13 @@ impl View {
         }
         if self.unready().is_some() {
             but.push("not all of it is ready".to_owned());
+        }
+        let unwell = self.services().into_iter().filter(|service| {
+            matches!(&*service.state, "failed" | "crash-loop" | "not-ready" | "backing-off")
+        });
+        match unwell.map(|service| service.name).collect::<Vec<_>>() {
+            names if names.is_empty() => {}
+            names => but.push(format!("without {}", names.join(", "))),
         }
         if !self.alerts.is_empty() {
             but.push(format!("with {}", count(self.alerts.len() as u64, "alert")));
@@ -180,6 +173,11 @@ impl View {
                 let _ = writeln!(text, "  {:width$}  {state}{}", part.name, part.words());
             }
         }
+        let services = self.services();
+        if !services.is_empty() {
+            let _ = writeln!(text, "\n  {}", paint.of("2", "services"));
+            text.push_str(&service::table(&services, "  ", &paint));
+        }
         if !self.alerts.is_empty() {
             let _ = writeln!(text, "\n  {}", paint.of("2", "alerts"));
             for alert in &self.alerts {
@@ -195,6 +193,21 @@ impl View {
             }
         }
         text
+    }
+
+    /// The processes that it looks after.
+    pub(super) fn services(&self) -> Vec<ServiceStatus> {
+        service::read(&self.services)
+    }
+
+    /// What a server still waits for that has no gateway any more: its services.
+    pub(super) fn services_left(&self) -> Option<String> {
+        if self.gateway.pid.is_some() {
+            return None;
+        }
+        let services = self.services().into_iter().filter(|service| service.pid.is_some());
+        let left: Vec<String> = services.map(|service| service.name).collect();
+        (!left.is_empty()).then(|| format!("the services {} are stopping", left.join(", ")))
     }
 
     /// Where it listens: door and URL.

@@ -23,6 +23,25 @@ pub(super) fn colours_on_stdout() -> bool {
         && std::env::var_os(EnvVar::NoColor.name()).is_none_or(|value| value.is_empty())
 }
 
+/// Colours, or none.
+pub(super) struct Paint(pub(super) bool);
+
+impl Paint {
+    pub(super) fn of(&self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// A state: good, on its way, or bad.
+    pub(super) fn state(&self, state: &str) -> String {
+        let code = match state {
+            "running" | "ready" | "answering" | "completed" => "32",
+            "failed" | "backing-off" | "crash-loop" | "silent" | "dead" | "critical" => "31",
+            _ => "33",
+        };
+        self.of(code, state)
+    }
+}
+
 /// The last line of a terminal while one waits: nothing for the first second, and nothing ever
 /// where there is no terminal.
 pub(super) struct Progress {

@@ -1,8 +1,9 @@
 //! The gateway's end of the link: the same API as for operators, and what only the master may ask.
 
-use std::{io, os::unix::net::UnixStream, sync::Arc};
+use std::{future, io, os::unix::net::UnixStream, sync::Arc};
 
-use axum::routing::post;
+use axum::{Json, extract::DefaultBodyLimit, routing::post};
+use http::StatusCode;
 use hyper::server::conn::http2;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -11,10 +12,16 @@ use hyper_util::{
 use tokio::sync::watch;
 
 use super::{Gateway, reload};
-use crate::{api, config::Config};
+use crate::{api, config::Config, services::status::ServiceStatus};
 
 /// The path of a reload on the link.
 pub(crate) const RELOAD: &str = "/internal/reload";
+
+/// The path on the link where the master says how the services are.
+pub(crate) const SERVICES: &str = "/internal/services";
+
+/// What the master may say of them: some kilobytes each, with what they wrote last.
+const SERVICES_BYTES: usize = 16 << 20;
 
 /// What the link needs.
 pub(super) struct Link {
@@ -33,13 +40,23 @@ impl Link {
         stream.set_nonblocking(true)?;
         let stream = tokio::net::UnixStream::from_std(stream)?;
         let reloader = Arc::new(reload::Reloader::new(Arc::clone(gateway), config));
-        let router = api::router(Arc::clone(gateway)).route(
-            RELOAD,
-            post(move |body| {
-                let reloader = Arc::clone(&reloader);
-                async move { reloader.reload(body).await }
-            }),
-        );
+        let told = Arc::clone(gateway);
+        let router = api::router(Arc::clone(gateway))
+            .route(
+                RELOAD,
+                post(move |body| {
+                    let reloader = Arc::clone(&reloader);
+                    async move { reloader.reload(body).await }
+                }),
+            )
+            .route(
+                SERVICES,
+                post(move |Json(services): Json<Vec<ServiceStatus>>| {
+                    told.services.set(services, &told.handle);
+                    future::ready(StatusCode::NO_CONTENT)
+                })
+                .layer(DefaultBodyLimit::max(SERVICES_BYTES)),
+            );
         let service = TowerToHyperService::new(router);
         let connection = http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service);

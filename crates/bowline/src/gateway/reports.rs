@@ -1,6 +1,6 @@
 //! What the gateway tells the master about itself.
 
-use std::{fs::File, io::Write as _, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Write as _, sync::Arc, time::Duration};
 
 use bowline_net::{ComponentState, ComponentView, Handle, StepOutcome};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -51,6 +51,22 @@ impl Reports {
         loop {
             time::sleep(ALIVE).await;
             self.alive(handle, Report::Alive).await;
+            self.requests(&gateway);
+        }
+    }
+
+    /// Says how many requests the apps of services have been passed.
+    fn requests(&self, gateway: &Gateway) {
+        let config = gateway.config.borrow().clone();
+        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, stats) in gateway.backends.stats() {
+            let backend = config.backends.0.iter().find(|(known, _)| *known == name);
+            if let Some(service) = backend.and_then(|(_, backend)| backend.service.as_deref()) {
+                *totals.entry(service).or_default() += stats.requests.iter().sum::<u64>();
+            }
+        }
+        for (service, total) in totals {
+            self.tell(&Report::Requests { service: service.to_owned(), total });
         }
     }
 

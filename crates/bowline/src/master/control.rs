@@ -36,6 +36,7 @@ use crate::{
     api::{ApiError, GatewayStatus, ListenerStatus, Restarts, Status, audited},
     charter::Door,
     failure::Failure,
+    services::desk,
 };
 
 /// What every request can use.
@@ -57,11 +58,13 @@ pub(super) fn serve(
 ) -> io::Result<impl Future<Output = ()>> {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let services = desk::router(shared.post.clone());
     let desk = Arc::new(Desk { shared, now, wishes });
     let router = Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/reload", post(reload))
         .route("/api/v1/stop", post(stop))
+        .merge(services)
         .route_layer(middleware::from_fn(audited))
         .fallback(forward)
         .with_state(desk);
@@ -95,7 +98,7 @@ pub(super) fn serve(
 }
 
 /// What only the gateway knows of the status.
-const OF_THE_GATEWAY: [&str; 5] = ["components", "services", "alerts", "sessions", "connections"];
+const OF_THE_GATEWAY: [&str; 4] = ["components", "alerts", "sessions", "connections"];
 
 /// What is so: what the master knows, and what the gateway adds if it answers.
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
@@ -173,7 +176,7 @@ impl Desk {
             },
             listeners: listeners.collect(),
             components: Vec::new(),
-            services: Vec::new(),
+            services: shared.post.statuses().borrow().to_vec(),
             alerts: Vec::new(),
             sessions: None,
             connections: None,

@@ -67,6 +67,9 @@ pub(crate) const ANSWER_BYTES: usize = 32 << 20;
 /// What the gateway may take for its part of the status. It is told without it then.
 pub(crate) const STATUS_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the master rests before it tells a gateway again what it could not be told.
+pub(crate) const TELL_AGAIN: Duration = Duration::from_secs(1);
+
 /// What the gateway may take to answer what is passed on: an emit that waits for acks takes up to
 /// 60 s.
 pub(crate) const FORWARD_PATIENCE: Duration = Duration::from_secs(70);

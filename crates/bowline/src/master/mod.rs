@@ -9,6 +9,7 @@ mod notify;
 mod place;
 mod plan;
 mod reload;
+mod services;
 mod spawn;
 
 use std::{
@@ -32,13 +33,17 @@ use crate::{
     failure::Failure,
     instance::{Claim, Paths, Record},
     log,
+    services::{
+        post::{Post, Runs, Statuses},
+        status::ServiceStatus,
+    },
     signals::{Asked, Signals},
 };
 
 use self::{
     link::Link,
     place::Place,
-    plan::{Chance, End, Input, Line, Output, Plan, ServerState, Signal},
+    plan::{Chance, End, Input, Line, Notice, Output, Plan, ServerState, Signal},
     reload::Reload,
     spawn::{Child, Reports, Started},
 };
@@ -98,6 +103,7 @@ struct Shared {
     state_dir: Option<PathBuf>,
     config_file: Option<PathBuf>,
     listeners: Vec<Listener>,
+    post: Post,
 }
 
 /// What changes, for them.
@@ -140,6 +146,14 @@ struct Running {
     tasks: JoinSet<()>,
     /// The instance directory, held for life.
     place: Option<Place>,
+    /// Where services are looked after.
+    post: Post,
+    /// What it shall look after.
+    runs: watch::Sender<Runs>,
+    /// How they are.
+    services: watch::Receiver<Statuses>,
+    /// What the plan has told the service manager last.
+    words: Option<String>,
 }
 
 /// Who waits for the end of a reload.
@@ -159,6 +173,8 @@ enum Event {
     Ended(io::Result<std::process::ExitStatus>),
     Wish(Wish),
     Reloaded(reload::Outcome),
+    /// A service is another way than it was.
+    Services,
     Timeout,
 }
 
@@ -183,7 +199,13 @@ impl Running {
         let paths = instance.as_ref().map(|it| it.claim.paths());
         let state_dir = paths.map(|paths| paths.runtime.clone());
         let state_file = paths.map(Paths::continuity);
+        let started = timestamp_of(started_unix_ms);
+        let post = Post::new(paths, ServiceStatus::all_unborn(&config, started));
+        let config = Arc::new(config);
+        let runs = Runs::of(&config, file.as_ref().map(|file| file.path.as_path()));
+        let (runs, running) = watch::channel(runs);
         let shared = Shared {
+            post: post.clone(),
             clock,
             started_unix_ms,
             management,
@@ -191,12 +213,18 @@ impl Running {
             config_file: file.as_ref().map(|file| file.path.clone()),
             listeners: bound.clone(),
         };
+        let watching_services = watching.clone();
         let mut tasks = JoinSet::new();
         let place = instance
             .map(|instance| Place::open(instance, shared, watching, wish, &mut tasks))
             .transpose()
             .map_err(cannot_start)?;
+        if place.is_some() || !config.services.0.is_empty() {
+            tasks.spawn(post.clone().look_after(running));
+            tasks.spawn(services::tell(watching_services, post.statuses()));
+        }
         let charter = Charter {
+            services: Vec::new(),
             file: None,
             overrides: overrides.clone(),
             listeners: bound,
@@ -215,7 +243,7 @@ impl Running {
             signals: Signals::listen().map_err(cannot_start)?,
             overrides,
             file,
-            config: Arc::new(config),
+            config,
             fallback: None,
             charter,
             listeners,
@@ -227,6 +255,10 @@ impl Running {
             reload_waiters: Waiters::default(),
             tasks,
             place,
+            services: post.statuses(),
+            post,
+            runs,
+            words: None,
         })
     }
 
@@ -235,6 +267,7 @@ impl Running {
         let mut exit = self.input(Input::Begin);
         loop {
             if let Some(code) = exit {
+                self.leave().await;
                 return code;
             }
             let event = self.next().await;
@@ -253,6 +286,7 @@ impl Running {
             () = sleep_until(deadline) => Event::Timeout,
             report = self.reports.next() => Event::Report(report),
             outcome = outcome(&mut self.reload) => Event::Reloaded(outcome),
+            Ok(()) = self.services.changed() => Event::Services,
             Some(wish) = self.wishes.recv() => Event::Wish(wish),
             Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => Event::Timeout,
         }
@@ -262,6 +296,12 @@ impl Running {
         match event {
             Event::Asked(Asked::Stop(signal)) => self.input(Input::Stop(signal)),
             Event::Asked(Asked::Reload) => self.input(Input::Reload),
+            Event::Report(Report::Requests { service, total }) => {
+                if let Some(crew) = self.post.crew() {
+                    crew.requests(&service, total);
+                }
+                None
+            }
             Event::Report(report) => {
                 if report == Report::Answering {
                     self.fallback = None;
@@ -282,7 +322,7 @@ impl Running {
                 {
                     tracing::error!("the new configuration cannot be served, back to the old one");
                     (self.file, self.config) = (file, config);
-                    self.tell_tls();
+                    self.tell_config();
                 }
                 self.now.send_modify(|now| now.link = None);
                 for report in self.reports.rest().await {
@@ -301,6 +341,13 @@ impl Running {
                 self.input(Input::Reload)
             }
             Event::Reloaded(outcome) => self.reloaded(outcome),
+            Event::Services => {
+                self.services.mark_unchanged();
+                if let Some(words) = self.words.clone() {
+                    notify::tell(&[self.status(&words)]);
+                }
+                None
+            }
             Event::Timeout => self.input(Input::Timeout),
         }
     }
@@ -314,7 +361,7 @@ impl Running {
                 match output {
                     Output::Start => inputs.push(self.start()),
                     Output::Signal { pid, signal } => self.signal(pid, signal),
-                    Output::Notify(notices) => notify::tell(&notices),
+                    Output::Notify(notices) => self.notify(notices),
                     Output::Reload => self.start_reload(),
                     Output::Log(line) => say(line),
                     Output::Exit(code) => exit = Some(code),
@@ -337,6 +384,7 @@ impl Running {
             file: self.file.clone(),
             restarts: view.restarts,
             last_end: view.last_end,
+            services: self.services.borrow().to_vec(),
             ..self.charter.clone()
         };
         match spawn::gateway(&charter, &self.listeners) {
@@ -402,9 +450,62 @@ impl Running {
         });
     }
 
-    fn tell_tls(&self) {
+    /// Lets everybody know of another configuration.
+    fn tell_config(&self) {
         let tls = self.config.server.tls.is_some();
         self.now.send_modify(|now| now.tls = tls);
+        let file = self.file.as_ref().map(|file| file.path.as_path());
+        self.runs.send_replace(Runs::of(&self.config, file));
+    }
+
+    /// Tells the service manager, and adds to its words which services are awaited.
+    fn notify(&mut self, notices: Vec<Notice>) {
+        let add = |notice| match notice {
+            Notice::Status(words) => {
+                let whole = self.status(&words);
+                self.words = Some(words);
+                whole
+            }
+            other => other,
+        };
+        let notices: Vec<Notice> = notices.into_iter().map(add).collect();
+        notify::tell(&notices);
+    }
+
+    fn status(&self, words: &str) -> Notice {
+        Notice::Status(services::manager_words(words, &self.services.borrow()))
+    }
+
+    /// Stops the services, those that need others first. The gateway is gone by now, so that nobody was
+    /// served without them. Whoever asks for the end again has them killed.
+    async fn leave(&mut self) {
+        let Some(crew) = self.post.crew().cloned() else { return };
+        let mut stopped = Box::pin(crew.stop());
+        let mut ticks = time::interval(services::LEAVING);
+        loop {
+            let again = tokio::select! {
+                left = &mut stopped => {
+                    if !left.is_empty() {
+                        let services = left.join(", ");
+                        tracing::error!(services, "something is left of these services");
+                    }
+                    return;
+                }
+                _ = ticks.tick() => {
+                    notify::tell(&services::leaving(&self.services.borrow()));
+                    false
+                }
+                asked = self.signals.next() => matches!(asked, Asked::Stop(_)),
+                // A reload that is dropped is told so.
+                Some(wish) = self.wishes.recv() => matches!(wish, Wish::Stop),
+                Some(_) = self.tasks.join_next(), if !self.tasks.is_empty() => false,
+            };
+            if again {
+                tracing::warn!("asked again to stop, killing the services");
+                // Said twice, it is that.
+                stopped = Box::pin(crew.stop());
+            }
+        }
     }
 
     fn reloaded(&mut self, outcome: reload::Outcome) -> Option<u8> {
@@ -420,7 +521,7 @@ impl Running {
                 self.fallback.get_or_insert(before);
             }
             log::apply(&self.config.log.level, self.config.log.format);
-            self.tell_tls();
+            self.tell_config();
         }
         let words = match &outcome.result {
             Ok(done) => {
@@ -499,6 +600,11 @@ fn say(line: Line) {
         Line::Overdue => tracing::error!("the gateway takes too long to end, killing it"),
         Line::BadEnd { last_end } => tracing::error!(last_end, "the gateway did not drain"),
     }
+}
+
+fn timestamp_of(unix_ms: u64) -> jiff::Timestamp {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX)
 }
 
 fn cannot_start(error: impl std::fmt::Display) -> Failure {

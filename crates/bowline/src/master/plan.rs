@@ -68,6 +68,8 @@ pub(crate) enum Report {
     Status { text: String },
     /// It closes its sessions.
     Draining,
+    /// How many requests it has passed to the app of a service since its own start.
+    Requests { service: String, total: u64 },
     /// Why it is about to end.
     Failed { text: String },
 }
@@ -473,6 +475,8 @@ impl Plan {
                 self.waiting_for = Some(text);
             }
             Report::Failed { text } => self.last_words = Some(text),
+            // The main loop passes it on.
+            Report::Requests { .. } => {}
         }
     }
 

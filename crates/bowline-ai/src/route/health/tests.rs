@@ -309,6 +309,19 @@ fn one_that_is_forbidden_may_be_the_request_three_in_a_row_are_not() {
 }
 
 #[test]
+fn what_may_be_the_request_takes_nobody_down_at_once_whatever_the_status() {
+    let account = |kind| fault(kind, Blame::Account);
+    let not_for_this = Fault { code: Some("1220".to_owned()), ..account(FaultKind::Auth) };
+    for doubtful in [account(FaultKind::NotFound), not_for_this] {
+        let mut world = World::new();
+        (0..2).for_each(|_| world.fail(&doubtful));
+        assert_eq!(world.state(), BreakerState::Closed);
+        world.fail(&doubtful);
+        assert_eq!(world.state(), BreakerState::Down);
+    }
+}
+
+#[test]
 fn no_balance_takes_it_down_at_once_whatever_the_status() {
     let mut world = World::new();
     let billing =

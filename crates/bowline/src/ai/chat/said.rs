@@ -52,6 +52,15 @@ pub(super) fn id(args: &Args) -> Option<String> {
     (1..=limit::NAME_BYTES_MAX).contains(&id.len()).then_some(id)
 }
 
+/// The key that a client shows when it connects: `auth: { key: "KEY" }`.
+pub(super) fn key(auth: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Shown {
+        key: String,
+    }
+    serde_json::from_str(auth).ok().map(|Shown { key }| key)
+}
+
 /// Which answers a `cancel` event means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meant {

@@ -24,6 +24,9 @@ pub(crate) struct Chain;
 /// The SHA-256 of a key of a client.
 pub(crate) struct KeyHash;
 
+/// The name of a key of clients.
+pub(crate) struct ClientKeyName;
+
 /// Names that clients ask for.
 pub(crate) struct ModelNames;
 
@@ -74,6 +77,27 @@ impl Kind<String> for VariableName {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" })
+    }
+}
+
+impl Kind<String> for ClientKeyName {
+    fn words(&self) -> String {
+        "the name of a key in [ai.keys], as in \"app\"".to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
+        let text = value.as_str().filter(|text| !text.is_empty());
+        // Not shown: it may be the key itself.
+        let wrong = || format!("is no name of a key; write {}", self.words());
+        text.map(str::to_owned).ok_or_else(wrong)
+    }
+
+    fn write(&self, value: &String) -> Value {
+        json!(value)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "string", "minLength": 1 })
     }
 }
 
