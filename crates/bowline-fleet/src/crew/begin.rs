@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     os::{
+        environment::Environment,
         listen::{self, Bound},
         members::{self, Members, Table},
         notify::NotifySocket,
@@ -19,6 +20,7 @@ use crate::{
         sweep,
     },
     plan::{End, Input, Instance, Orphan, Variant},
+    probe::Surroundings,
     spec::Service,
 };
 
@@ -274,7 +276,15 @@ impl Running {
                 made.leader = process.map(Arc::new);
             }
         }
-        let (surroundings, _) = start::surroundings(&service, &self.inherited).unwrap_or_default();
+        let surroundings = match start::surroundings(&service, &self.inherited) {
+            Ok((surroundings, _)) => surroundings,
+            // Never as somebody else than the service.
+            Err(_) => Surroundings {
+                environment: Environment::new(),
+                directory: service.directory.clone(),
+                user: service.user.clone(),
+            },
+        };
         let held = Held {
             service,
             variant: made.record.variant(),
@@ -288,17 +298,12 @@ impl Running {
     }
 
     /// What a dead master has left and still runs.
-    pub(super) fn find_orphans(&mut self) -> Vec<Orphan> {
-        let found = Table::read().and_then(|table| {
-            Place::all(&self.given.options.state_dir).map(|places| (table, places))
-        });
-        let (table, places) = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::error!(%error, "what an earlier server has left cannot be looked for");
-                return Vec::new();
-            }
-        };
+    ///
+    /// # Errors
+    /// Those of the system; then nothing is known.
+    pub(super) fn find_orphans(&mut self) -> io::Result<Vec<Orphan>> {
+        let table = Table::read()?;
+        let places = Place::all(&self.given.options.state_dir)?;
         let wall = unix_ms(self.given.clock.wall());
         let mut orphans = Vec::new();
         for (place, record) in places {
@@ -319,7 +324,7 @@ impl Running {
             });
             self.orphans.insert(record.identity.clone(), (place, record));
         }
-        orphans
+        Ok(orphans)
     }
 }
 

@@ -102,12 +102,11 @@ impl Made {
 
     /// Kills all that were there at the last look.
     pub(super) fn kill(&self) -> io::Result<()> {
-        if let Some(leader) = &self.leader {
-            leader.signal_group(Signal::KILL)?;
-        }
+        let group = self.leader.as_ref().map(|leader| leader.signal_group(Signal::KILL));
+        // Whoever has left the group is killed even if the group could not be.
         match sweep::signal_all(&self.living, Signal::KILL) {
             Some((_, error)) => Err(error),
-            None => Ok(()),
+            None => group.transpose().map(drop),
         }
     }
 

@@ -30,3 +30,9 @@ pub(super) const LOOK_SHARE: u32 = 10;
 
 /// How long an instance is killed again and again before the plan is asked what then.
 pub(super) const KILL_FOR: Duration = Duration::from_secs(1);
+
+/// How often it is tried to find out what an earlier server has left, before nothing is started at all.
+pub(super) const ORPHAN_LOOKS: u32 = 10;
+
+/// How long is waited between these: until files are closed, or a disk answers.
+pub(super) const ORPHAN_PAUSE: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     Options, Snapshot, Wish,
     held::{Held, Instances, Leads, Made, patterns},
-    limit::{EVENTS, KILL_FOR, LAST_WRITTEN, LOOK_BUSY, LOOK_IDLE},
+    limit::{EVENTS, KILL_FOR, LAST_WRITTEN, LOOK_BUSY, LOOK_IDLE, ORPHAN_LOOKS, ORPHAN_PAUSE},
     start::Prepared,
     unix_ms,
 };
@@ -164,8 +164,25 @@ impl Running {
         })
     }
 
-    async fn turn(mut self, services: Vec<Service>) {
-        let orphans = self.find_orphans();
+    async fn turn(mut self, mut services: Vec<Service>) {
+        let mut looks = 0;
+        let orphans = loop {
+            looks += 1;
+            match self.find_orphans() {
+                Ok(orphans) => break orphans,
+                // Whoever starts without having looked may start a second one.
+                Err(error) if looks >= ORPHAN_LOOKS => {
+                    tracing::error!(
+                        %error,
+                        "no service is started: what an earlier server has left cannot be looked \
+                         for; mend that and restart"
+                    );
+                    services.clear();
+                    break Vec::new();
+                }
+                Err(_) => time::sleep(ORPHAN_PAUSE).await,
+            }
+        };
         self.input(Input::Begin { services, orphans });
         while self.over.is_none() {
             let woken = self.next().await;

@@ -113,12 +113,11 @@ fn read(child: &mut Child, timeout: Duration) -> (Vec<u8>, Vec<u8>, bool) {
         let Some(left) = left.and_then(|left| Timespec::try_from(left).ok()) else {
             return (out, err, false);
         };
-        let listened = |open: bool| if open { PollFlags::IN } else { PollFlags::empty() };
-        let mut fds = [
-            PollFd::new(&stdout, listened(open[0])),
-            PollFd::new(&stderr, listened(open[1])),
-            PollFd::new(&end, PollFlags::IN),
-        ];
+        // A pipe that is at its end would wake every poll, whatever it is asked for.
+        let first = if open[0] { stdout.as_fd() } else { end.as_fd() };
+        let second = if open[1] { stderr.as_fd() } else { end.as_fd() };
+        let mut fds =
+            [first, second, end.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return (out, err, false),

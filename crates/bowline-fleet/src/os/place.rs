@@ -109,10 +109,18 @@ impl Place {
                 let place = Self { dir };
                 match place.read() {
                     Ok(record) => found.push((place, record)),
-                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                        return Err(error);
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::NotFound
+                                | io::ErrorKind::InvalidData
+                                | io::ErrorKind::UnexpectedEof
+                        ) =>
+                    {
+                        place.remove();
                     }
-                    Err(_) => place.remove(),
+                    // It may run: too many files are open, or the disk does not answer.
+                    Err(error) => return Err(error),
                 }
             }
         }

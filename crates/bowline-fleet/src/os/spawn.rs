@@ -139,9 +139,20 @@ pub fn spawn(launch: &Launch<'_>) -> Result<Process, NotSpawned> {
     drop(tell);
     let failure = read_report(&report);
     // It has not been waited for, so the number is still its own.
-    let process = Process::open(pid).map_err(|error| no_room(&error))?;
-    let Some(process) = process else {
-        return Err(NotSpawned::passing("the process was gone before it could be looked at"));
+    let process = match Process::open(pid) {
+        Ok(Some(process)) => process,
+        unknown => {
+            // It may run, and nobody would know of it. Its number and group are its own until it is
+            // waited for, which the next look does.
+            if let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = rustix::process::kill_process_group(number, Signal::KILL);
+                let _ = rustix::process::kill_process(number, Signal::KILL);
+            }
+            return Err(match unknown {
+                Err(error) => no_room(&error),
+                Ok(_) => NotSpawned::passing("the process could not be looked at"),
+            });
+        }
     };
     let Some(failure) = failure else { return Ok(process) };
     // Nothing of the service has run in it.

@@ -11,8 +11,11 @@ pub(super) const THREADS: usize = 2;
 pub(super) const CROWD: usize = 32;
 
 /// Pieces of a stream that wait for a client that reads slowly; then the provider is read no further. Each is what one
-/// read brought.
-pub(super) const PIECES_MAX: usize = 16;
+/// read brought, or a part of it.
+pub(super) const PIECES_MAX: usize = 4;
+
+/// Bytes of a part of a large piece: what a client must read within `ai.client-stall` so as not to have left.
+pub(super) const PART_BYTES: usize = 64 * 1024;
 
 /// Bytes of an answer that is read by several, and is too long to be kept, that wait for the slowest of them; then the
 /// provider is read no further.

@@ -248,7 +248,11 @@ impl Shared {
                     self.spawn(place.fill(gateway, request));
                     (reader, false)
                 }
-                Begun::Known(reader) => (reader, true),
+                Begun::Known(reader) => {
+                    // Its body is not needed, nor what memory it has.
+                    drop(request);
+                    (reader, true)
+                }
                 Begun::Refused(why) => {
                     let (reason, failure) = refused_key(why);
                     self.on_refused(reason);
@@ -298,7 +302,7 @@ async fn read(mut reader: Reader, sender: BodySender, stall: Duration) {
         };
         match next {
             Next::Piece(piece) => {
-                if !matches!(timeout(stall, sender.send(piece)).await, Ok(Ok(()))) {
+                if !send(&sender, piece, stall).await {
                     return;
                 }
             }
@@ -363,11 +367,25 @@ async fn relay(
         };
         tokio::select! {
             biased;
-            sent = timeout(stall, sender.send(piece)) => if !matches!(sent, Ok(Ok(()))) {
+            sent = send(&sender, piece, stall) => if !sent {
                 return;
             },
             // Whoever reads so slowly has had all its time; the body breaks off.
             () = stream.expired() => return,
+        }
+    }
+}
+
+/// Sends a piece and says whether its client reads. Time is given for each part of it, since one event of an image may
+/// take a slow client minutes.
+async fn send(sender: &BodySender, mut piece: Bytes, stall: Duration) -> bool {
+    loop {
+        let part = piece.split_to(piece.len().min(limit::PART_BYTES));
+        if !matches!(timeout(stall, sender.send(part)).await, Ok(Ok(()))) {
+            return false;
+        }
+        if piece.is_empty() {
+            return true;
         }
     }
 }

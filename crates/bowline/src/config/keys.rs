@@ -603,6 +603,10 @@ pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let Config { server, admin, alerts, namespaces, backends, ai, services, telemetry, .. } =
         config;
     let of_services = services.0.iter_mut().flat_map(|(_, service)| {
+        // As `python main.py` means it, run there.
+        if let (Some(script), Some(directory)) = (&mut service.script, &service.directory) {
+            *script = directory.join(&*script);
+        }
         let interpreters = [&mut service.python, &mut service.node].into_iter().flatten();
         let interpreters = interpreters.filter_map(|interpreter| match interpreter {
             Which::Auto => None,

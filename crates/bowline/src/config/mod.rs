@@ -798,7 +798,8 @@ handler = { ai = "gpt-4.1/mini" }
 command = ["redis-server", "--port", "6400"]
 ready = [{ tcp = "localhost:6400" }]
 [services.engines]
-script = "engines/main.py"
+directory = "engines"
+script = "main.py"
 needs = ["db"]
 environment = { TOKEN = "hush" }
 environment-files = ["engines.env"]

@@ -76,6 +76,7 @@ pub(crate) async fn service(state: State<Arc<Gateway>>, request: Request) -> Res
     ("follow" = Option<bool>, Query, description = "Whether to go on"),
 ), responses(
     (status = 200, description = "Lines of text, or `text/event-stream` with `follow`", content_type = "text/plain", body = String),
+    (status = 400, description = "A parameter is wrong", body = ErrorBody),
     (status = 404, description = "There is no such service", body = ErrorBody),
 ))]
 pub(crate) async fn logs(state: State<Arc<Gateway>>, request: Request) -> Response {
@@ -88,8 +89,11 @@ pub(crate) async fn logs(state: State<Arc<Gateway>>, request: Request) -> Respon
 ), request_body = Patience, responses(
     (status = 200, description = "It is ready, or has completed", body = Done),
     (status = 202, description = "It is under way", body = Done),
+    (status = 400, description = "The request is wrong", body = ErrorBody),
     (status = 404, description = "There is no such service", body = ErrorBody),
     (status = 409, description = "It does not come up; it is tried again as its table says", body = ErrorBody),
+    (status = 415, description = "It is no JSON", body = ErrorBody),
+    (status = 503, description = "The master does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn start(state: State<Arc<Gateway>>, request: Request) -> Response {
     relay(state, request).await
@@ -101,8 +105,11 @@ pub(crate) async fn start(state: State<Arc<Gateway>>, request: Request) -> Respo
 ), request_body = Patience, responses(
     (status = 200, description = "Nothing of it is left", body = Done),
     (status = 202, description = "It is under way", body = Done),
+    (status = 400, description = "The request is wrong", body = ErrorBody),
     (status = 404, description = "There is no such service", body = ErrorBody),
     (status = 409, description = "It does not end", body = ErrorBody),
+    (status = 415, description = "It is no JSON", body = ErrorBody),
+    (status = 503, description = "The master does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn stop(state: State<Arc<Gateway>>, request: Request) -> Response {
     relay(state, request).await
@@ -114,8 +121,11 @@ pub(crate) async fn stop(state: State<Arc<Gateway>>, request: Request) -> Respon
 ), request_body = Patience, responses(
     (status = 200, description = "The new one is ready", body = Done),
     (status = 202, description = "It is under way", body = Done),
+    (status = 400, description = "The request is wrong", body = ErrorBody),
     (status = 404, description = "There is no such service", body = ErrorBody),
     (status = 409, description = "The new one does not come up; with `overlap` the old one stays", body = ErrorBody),
+    (status = 415, description = "It is no JSON", body = ErrorBody),
+    (status = 503, description = "The master does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn restart(state: State<Arc<Gateway>>, request: Request) -> Response {
     relay(state, request).await

@@ -228,7 +228,7 @@ impl ServiceStatus {
 
     /// What there is to say beside the state, in a line; nothing if all is well.
     pub(crate) fn words(&self) -> String {
-        let mut parts = Vec::new();
+        let mut parts: Vec<String> = Vec::new();
         let well = matches!(self.known_state(), Some(State::Ready | State::Completed));
         parts.extend(self.text.clone());
         if let Some(awaited) = self.awaited.as_ref().filter(|_| !well) {
@@ -237,7 +237,8 @@ impl ServiceStatus {
         if let Some(percent) = self.progress.filter(|_| !well && self.awaited.is_none()) {
             parts.push(format!("{:.0} %", percent * 100.0));
         }
-        if let Some(says) = self.says.as_ref().filter(|_| !well) {
+        let told = |says: &&String| parts.iter().any(|part| part.contains(says.as_str()));
+        if let Some(says) = self.says.as_ref().filter(|says| !well && !told(says)) {
             parts.push(format!("it says \"{says}\""));
         }
         parts.join("; ")

@@ -78,8 +78,10 @@ struct Run {
     answer: Mutex<Written>,
     /// Something was written.
     written: watch::Sender<()>,
-    /// A reader has come, gone, or gone on.
+    /// A reader has come or gone.
     read: Notify,
+    /// There may be room for more. Not `read`, which wakes one alone: who waits to be deserted would take it.
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -232,7 +234,7 @@ fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Hash {
 impl Run {
     fn new() -> Self {
         let answer = Mutex::default();
-        Self { answer, written: watch::Sender::new(()), read: Notify::new() }
+        Self { answer, written: watch::Sender::new(()), read: Notify::new(), room: Notify::new() }
     }
 
     fn is_read(&self) -> bool {
@@ -328,7 +330,7 @@ impl Place {
         while !self.has_room() {
             tokio::select! {
                 biased;
-                () = self.run.read.notified() => {}
+                () = self.run.room.notified() => {}
                 // Whoever reads so slowly has had all its time.
                 () = &mut expired => return false,
             }
@@ -361,7 +363,13 @@ impl Place {
     }
 
     fn close(&self, end: End) {
-        lock(&self.run.answer).end = Some(end);
+        let mut answer = lock(&self.run.answer);
+        answer.end = Some(end);
+        if answer.passing {
+            // Whoever had asked may have left, and the key is known for longer.
+            answer.pass();
+        }
+        drop(answer);
         self.run.written.send_replace(());
     }
 }
@@ -428,9 +436,12 @@ impl Reader {
         };
         answer.readers.insert(self.number, at + 1);
         let passing = answer.passing;
+        if passing {
+            answer.pass();
+        }
         drop(answer);
         if passing {
-            self.run.read.notify_one();
+            self.run.room.notify_one();
         }
         Some(Next::Piece(piece))
     }
@@ -438,8 +449,14 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        lock(&self.run.answer).readers.remove(&self.number);
+        let mut answer = lock(&self.run.answer);
+        answer.readers.remove(&self.number);
+        if answer.passing {
+            answer.pass();
+        }
+        drop(answer);
         self.run.read.notify_one();
+        self.run.room.notify_one();
     }
 }
 

@@ -133,6 +133,37 @@ async fn a_slow_reader_that_leaves_keeps_nobody() {
 }
 
 #[tokio::test]
+async fn nothing_is_kept_of_a_whole_answer_that_is_too_long() {
+    for reads in [true, false] {
+        let all = all();
+        let (mut place, first) = new(&all);
+        let mut first = Some(first).filter(|_| reads);
+        let run = Arc::clone(&place.run);
+        let (headers, body) = (HeaderMap::new(), Bytes::from_static(b"more than eight"));
+        place.write_whole(Whole { status: StatusCode::OK, headers, body: body.clone() });
+        if let Some(first) = &mut first {
+            assert_eq!(rest(first).await, (vec![body], Next::End));
+        }
+        assert_eq!(lock(&run.answer).bytes, 0);
+        assert!(matches!(known(&all), Err(Some(Refused::TooLong))));
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_room_hears_of_it_also_while_it_waits_to_be_deserted() {
+    let all = all();
+    let (place, mut first) = new(&all);
+    let mut deserted = std::pin::pin!(place.run.deserted(BOUNDS.linger));
+    let long: &'static str = String::leak("x".repeat(limit::WAITING_BYTES_MAX));
+    write(&place, long);
+    assert!(timeout(Duration::from_millis(5), &mut deserted).await.is_err());
+    let writing = place.write("end".into(), std::future::pending());
+    let both = async { tokio::join!(writing, first.next()) };
+    let (wrote, read) = timeout(DEADLINE, both).await.unwrap();
+    assert_eq!((wrote, read), (true, Next::Piece(long.into())));
+}
+
+#[tokio::test]
 async fn a_request_that_nobody_waits_for_goes_on_for_a_moment() {
     let all = all();
     let (place, first) = new(&all);
