@@ -7,13 +7,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context as TaskContext, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{connection::Connection, limit::PIECE_BYTES_MAX};
 
@@ -111,11 +112,30 @@ impl BodySender {
     ///
     /// The client has left.
     pub async fn send(&self, mut data: Bytes) -> Result<(), ClientLeft> {
-        while data.len() > PIECE_BYTES_MAX {
-            let part = data.split_to(PIECE_BYTES_MAX);
-            self.0.send(Piece::Data(part)).await.map_err(|_| ClientLeft)?;
+        self.send_part(&mut data).await?;
+        while !data.is_empty() {
+            self.send_part(&mut data).await?;
         }
-        self.0.send(Piece::Data(data)).await.map_err(|_| ClientLeft)
+        Ok(())
+    }
+
+    /// Sends a piece as [`send`](Self::send) does, to a client that reads something of it within each `stall`: a large
+    /// piece may take a slow client minutes. Needs a runtime with timers.
+    ///
+    /// # Errors
+    ///
+    /// The client has left, or has read nothing for so long.
+    pub async fn send_within(&self, mut data: Bytes, stall: Duration) -> Result<(), ClientLeft> {
+        timeout(stall, self.send_part(&mut data)).await.map_err(|_| ClientLeft)??;
+        while !data.is_empty() {
+            timeout(stall, self.send_part(&mut data)).await.map_err(|_| ClientLeft)??;
+        }
+        Ok(())
+    }
+
+    async fn send_part(&self, data: &mut Bytes) -> Result<(), ClientLeft> {
+        let part = data.split_to(data.len().min(PIECE_BYTES_MAX));
+        self.0.send(Piece::Data(part)).await.map_err(|_| ClientLeft)
     }
 
     /// Ends the body.

@@ -14,9 +14,6 @@ pub(super) const CROWD: usize = 32;
 /// read brought, or a part of it.
 pub(super) const PIECES_MAX: usize = 4;
 
-/// Bytes of a part of a large piece: what a client must read within `ai.client-stall` so as not to have left.
-pub(super) const PART_BYTES: usize = 64 * 1024;
-
 /// Bytes of an answer that is read by several, and is too long to be kept, that wait for the slowest of them; then the
 /// provider is read no further.
 pub(super) const WAITING_BYTES_MAX: usize = 256 << 10;

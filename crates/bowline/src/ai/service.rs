@@ -18,7 +18,7 @@ use http::{
     request::Parts,
 };
 use serde_json::{Value, json};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::sync::oneshot;
 
 use super::{
     Refusal, Shared,
@@ -302,7 +302,7 @@ async fn read(mut reader: Reader, sender: BodySender, stall: Duration) {
         };
         match next {
             Next::Piece(piece) => {
-                if !send(&sender, piece, stall).await {
+                if sender.send_within(piece, stall).await.is_err() {
                     return;
                 }
             }
@@ -367,25 +367,11 @@ async fn relay(
         };
         tokio::select! {
             biased;
-            sent = send(&sender, piece, stall) => if !sent {
+            sent = sender.send_within(piece, stall) => if sent.is_err() {
                 return;
             },
             // Whoever reads so slowly has had all its time; the body breaks off.
             () = stream.expired() => return,
-        }
-    }
-}
-
-/// Sends a piece and says whether its client reads. Time is given for each part of it, since one event of an image may
-/// take a slow client minutes.
-async fn send(sender: &BodySender, mut piece: Bytes, stall: Duration) -> bool {
-    loop {
-        let part = piece.split_to(piece.len().min(limit::PART_BYTES));
-        if !matches!(timeout(stall, sender.send(part)).await, Ok(Ok(()))) {
-            return false;
-        }
-        if piece.is_empty() {
-            return true;
         }
     }
 }
