@@ -18,7 +18,8 @@
 //!
 //! Where things are: bytes to frames in [`websocket`]; packets and polling payloads in
 //! [`engineio`]; events and acks in [`socketio`]; one Engine.IO session in [`session`]; rooms,
-//! fan-out and acks in [`hub`]; the other end of all of it in [`client`]; what proxies say of a
+//! fan-out and acks in [`hub`]; the other end of all of it in [`client`]; outbound connections of bots in
+//! [`keeper`]; what proxies say of a
 //! client's address in [`forwarded`].
 
 #![warn(missing_docs)]
@@ -28,6 +29,7 @@ pub mod engineio;
 pub mod forwarded;
 pub mod hub;
 pub mod id;
+pub mod keeper;
 pub mod limit;
 pub mod session;
 mod short;

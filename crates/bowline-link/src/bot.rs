@@ -1,0 +1,80 @@
+//! The side of the bot: how a message is handed to it, and what it says.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::far::{Boxed, Message, Outgoing};
+
+/// How a link's messages reach its bot. Implemented by `local` (unmodified bots), and by the leaf for apps behind HTTP
+/// and for namespaces.
+pub trait Deliver: Send + Sync + fmt::Debug {
+    /// Offers a message. The future ends when the bot has confirmed it, or when it is known that it will not; the
+    /// caller has a deadline and drops it. The same message may be offered again, with the same id.
+    fn offer(&self, offer: Offer) -> Boxed<'_, Outcome>;
+
+    /// Waits until somebody is there to offer messages to.
+    fn ready(&self) -> Boxed<'_, ()>;
+
+    /// Whether somebody is there now, in words for `bowline link show`.
+    fn presence(&self) -> Presence;
+}
+
+/// A message on its way to the bot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The link.
+    pub link: String,
+    /// The message. `body` is what [`Profile::fetch`](crate::far::Profile::fetch) made of it.
+    pub message: Message,
+    /// The how-manieth offer this is, from 1.
+    pub attempt: u32,
+}
+
+/// What became of an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The bot has it. It need not be offered again.
+    Confirmed {
+        /// What it says to the service at once.
+        replies: Vec<Outgoing>,
+    },
+    /// Nobody took it: it is offered again when somebody is there.
+    Absent,
+    /// It was handed over and not confirmed: it is offered again after a pause.
+    Unconfirmed(String),
+    /// The bot does not want it, now or ever: it is parked.
+    Refused(String),
+}
+
+/// Who is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Connections of the bot; 1 for an app behind HTTP that answers.
+    pub connections: usize,
+    /// For people: `1 bot over the proxy since 10:04`.
+    pub words: String,
+}
+
+/// What a bot says to its link.
+#[derive(Debug)]
+pub enum Said {
+    /// Send this to the service. The answer says that it went out, or carries what was asked for.
+    Send {
+        /// What.
+        outgoing: Outgoing,
+        /// Who waits; a failure is told in words.
+        done: oneshot::Sender<Result<bytes::Bytes, String>>,
+    },
+    /// It was seen to answer a message over HTTP: for the trace and the level `handled`.
+    Replied {
+        /// The message, if it is known which.
+        id: Option<String>,
+    },
+}
+
+/// Where a bot says it.
+pub type Mouth = mpsc::Sender<Said>;
+
+/// A way to the bot that is shared.
+pub type SharedDeliver = Arc<dyn Deliver>;

@@ -1,0 +1,24 @@
+//! Links: outbound connections that Bowline keeps for bots.
+//!
+//! ```text
+//!   service ◀─ profile (webex, socketio, websocket) ─▶ far::Connection      HTTP leg: http
+//!                     │ far::Event                             ▲
+//!                     ▼                                        │
+//!   one task a link: run ── proto::keeper decides ──▶ open, probe, renew, close
+//!                     │ Merge: two connections, one stream
+//!                     ▼
+//!   inbox (bowline-store): stored, then acknowledged to the service
+//!                     │
+//!                     ▼
+//!   bot::Deliver: an app behind HTTP, a namespace, or the loopback proxy for unmodified bots (local)
+//! ```
+//!
+//! *Absent on purpose:* configuration, the API, metrics' text: those are the leaf's.
+
+#![warn(missing_docs)]
+
+pub mod bot;
+pub mod far;
+pub mod local;
+pub mod settings;
+pub mod view;

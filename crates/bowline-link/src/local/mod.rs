@@ -1,0 +1,3 @@
+//! The loopback side, for bots that do not know of Bowline.
+
+pub mod rules;
