@@ -31,7 +31,7 @@ pub(super) const LOOK_SHARE: u32 = 10;
 /// How long an instance is killed again and again before the plan is asked what then.
 pub(super) const KILL_FOR: Duration = Duration::from_secs(1);
 
-/// How often it is tried to find out what an earlier server has left, before nothing is started at all.
+/// After how many tries it is said that what an earlier server has left cannot be found out.
 pub(super) const ORPHAN_LOOKS: u32 = 10;
 
 /// How long is waited between these: until files are closed, or a disk answers.

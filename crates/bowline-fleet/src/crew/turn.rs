@@ -38,7 +38,8 @@ use crate::{
         sweep,
     },
     plan::{
-        Chance, End, Input, Instance, Level, Line, Outcome, Output, Plan, Token, Variant, View,
+        Chance, End, Input, Instance, Level, Line, Orphan, Outcome, Output, Plan, Token, Variant,
+        View,
     },
     probe::{self, Seen, Surroundings},
     spec::{Phase, Probe, Service},
@@ -164,31 +165,56 @@ impl Running {
         })
     }
 
-    async fn turn(mut self, mut services: Vec<Service>) {
-        let mut looks = 0;
-        let orphans = loop {
-            looks += 1;
-            match self.find_orphans() {
-                Ok(orphans) => break orphans,
-                // Whoever starts without having looked may start a second one.
-                Err(error) if looks >= ORPHAN_LOOKS => {
-                    tracing::error!(
-                        %error,
-                        "no service is started: what an earlier server has left cannot be looked \
-                         for; mend that and restart"
-                    );
-                    services.clear();
-                    break Vec::new();
-                }
-                Err(_) => time::sleep(ORPHAN_PAUSE).await,
-            }
-        };
-        self.input(Input::Begin { services, orphans });
+    async fn turn(mut self, services: Vec<Service>) {
+        if let Some((services, orphans)) = self.looked(services).await {
+            self.input(Input::Begin { services, orphans });
+        }
         while self.over.is_none() {
             let woken = self.next().await;
             self.handle(woken);
         }
         self.end().await;
+    }
+
+    /// What is to run, and what an earlier server has left; `None` if all is to stop before that is known. Whoever
+    /// starts without having looked may start a second one of what still runs.
+    async fn looked(&mut self, mut services: Vec<Service>) -> Option<(Vec<Service>, Vec<Orphan>)> {
+        let mut looks = 0_u32;
+        loop {
+            let error = match self.find_orphans() {
+                Ok(orphans) => return Some((services, orphans)),
+                Err(error) => error,
+            };
+            looks = looks.saturating_add(1);
+            if looks == ORPHAN_LOOKS {
+                tracing::error!(
+                    %error,
+                    "no service is started until what an earlier server has left can be looked for"
+                );
+            }
+            tokio::select! {
+                () = time::sleep(ORPHAN_PAUSE) => {}
+                Some(wish) = self.given.wishes.recv() => match wish {
+                    Wish::Configure { services: others, done } => {
+                        for service in &others {
+                            self.given.logs.open(&service.name, service.logs);
+                        }
+                        services = others;
+                        let _ = done.send(());
+                    }
+                    Wish::Command { done, .. } => {
+                        let words = "what an earlier server has left cannot be looked for";
+                        let _ = done.send(Outcome::Failed(format!("{words}: {error}")));
+                    }
+                    Wish::Requests { .. } => {}
+                    Wish::Stop { done } => {
+                        self.stopping.push(done);
+                        self.over = Some(Vec::new());
+                        return None;
+                    }
+                },
+            }
+        }
     }
 
     /// Waits for what happens next.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic and print")]
 #![expect(clippy::disallowed_methods, reason = "figures of tests are real time")]
 
+mod blind;
 mod crew;
 mod logs;
 mod spawn;

@@ -212,6 +212,9 @@ fn is_a_process_of_its_own() {
     if scenario == "follow" {
         return runtime.block_on(super::logs::follow(&dir));
     }
+    if scenario == "blind" {
+        return runtime.block_on(super::blind::see(&dir));
+    }
     runtime.block_on(serve(options, &scenario, &dir));
 }
 
