@@ -19,8 +19,8 @@ pub struct Config {
     pub probe_interval: Option<RangeInclusive<Duration>>,
     /// How long one may take. Default 5 s.
     pub probe_timeout: Duration,
-    /// After so long without an event of the service the next one is made at once when something is about to be sent,
-    /// and no later than the interval says. Default 30 min.
+    /// After so long without an event or a routing round trip the next one is made at once when something arrives or is
+    /// about to be sent, and no later than the interval says. Default 30 min.
     pub idle_after: Duration,
     /// The age at which a connection is replaced. Default 12 h.
     pub max_age: Duration,

@@ -107,8 +107,10 @@ pub enum Input {
         /// Which.
         connection: ConnectionId,
     },
-    /// A message was handed to the bot.
+    /// A message was handed to the bot, which may want to answer it.
     HandedOver,
+    /// Something is about to be sent to the service.
+    Sending,
     /// The bot confirmed one, or answered it.
     Handled,
     /// The bot did neither in time.
@@ -150,11 +152,9 @@ pub enum Verdict {
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Ask the [budget](super::Budget) of the service's host for an attempt. [`Input::Slot`] answers.
-    Reserve {
-        /// The attempt is not made before.
-        not_before: Time,
-    },
+    /// Ask the [budget](super::Budget) of the service's host for an attempt. [`Input::Slot`] answers. Pauses between
+    /// attempts are over by then.
+    Reserve,
     /// Open a connection. [`Input::Opened`] or [`Input::OpenFailed`] answers.
     Open {
         /// Its number.
@@ -190,7 +190,8 @@ pub enum Output {
         /// Which.
         connection: ConnectionId,
     },
-    /// Close it: a goodbye, and a hard end when that takes longer than `within`. It is not heard of again.
+    /// Close it, or give up opening it: a goodbye, and a hard end when that takes longer than `within`. It is not heard
+    /// of again. Of one that has ended by itself only what `discard` asks for is left to do.
     Close {
         /// Which.
         connection: ConnectionId,
@@ -199,9 +200,11 @@ pub enum Output {
         /// Whether what belongs to it at the service (a device) is deleted: it is not used again.
         discard: bool,
     },
-    /// Ask the service for what arrived since then: a connection was not routed to, or there was none.
+    /// Ask the service for what arrived since then: a connection was not routed to, or there was none, or its place was
+    /// taken and nobody knows until when it was. Until that
+    /// succeeded it is tried again by whoever carries this out: the keeper does not ask twice.
     CatchUp {
-        /// Since when.
+        /// When the last routing round trip that came back was begun. The service's clock may go otherwise.
         since: Time,
     },
     /// Restart the service that the bot runs as: the last rung of the ladder.
@@ -220,7 +223,8 @@ pub enum Report {
         /// Why, for people.
         words: String,
     },
-    /// How a routing round trip went.
+    /// How a routing round trip went; one for each [`Output::Probe`], and one for each [`Input::Probe`] that could not
+    /// lead to one.
     Probe {
         /// Why it was made.
         cause: ProbeCause,
@@ -229,14 +233,14 @@ pub enum Report {
         /// How long it took.
         took: Duration,
     },
-    /// A new connection took the place of one that was there.
+    /// A connection was made and proved, and took the place of the one before, if there was one.
     Renewed {
         /// Why.
         reason: Reason,
-        /// From the wish to the close of the old one.
+        /// From the wish to the close of the old one; to the proof where none was left to close.
         took: Duration,
     },
-    /// A renewal failed; the old connection stays if it still works.
+    /// A connection could not be made or proved; the old one stays if there is one that still works.
     NotRenewed {
         /// Why it was tried.
         reason: Reason,
@@ -306,7 +310,7 @@ pub enum ProbeCause {
     Opened,
     /// Its time has come.
     Interval,
-    /// Nothing has arrived for long.
+    /// Something arrives, or is about to be sent, after nothing has for long.
     Idle,
     /// The one before failed, or another level is overdue.
     Doubt,
