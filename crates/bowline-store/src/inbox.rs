@@ -2,6 +2,11 @@
 
 use bytes::Bytes;
 
+use crate::{
+    Store,
+    writer::{Answer, Ask},
+};
+
 /// A message as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
@@ -25,8 +30,11 @@ pub enum Put {
         /// Its place in the order of arrival, over all links.
         seq: u64,
     },
-    /// A message with this id has arrived on this link in the last 24 h.
+    /// A message with this id is there already: it waits, is parked, or was confirmed less than 24 h ago.
     Seen,
+    /// It is not stored, and must not be acknowledged: the store has degraded to memory and that is full, or it is
+    /// closed. [`Store::health`] says more.
+    Refused,
 }
 
 /// How far a message has come.
@@ -47,6 +55,10 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Arrived, Self::Fetched, Self::Offered, Self::Confirmed, Self::Replied, Self::Parked];
+
     /// The word of the API.
     pub fn name(self) -> &'static str {
         match self {
@@ -93,4 +105,105 @@ pub struct Counts {
     pub parked: u64,
     /// When the oldest that waits arrived, in milliseconds since 1970.
     pub oldest_unix_ms: Option<u64>,
+}
+
+/// The messages of all links, and small facts of each. Cheap to clone.
+///
+/// Every future is ready when what it did is committed: that outlives a kill of the process. On disk, a message that was
+/// put outlives a loss of power as well; of its steps and of facts that may take the last few away, and the message is
+/// then offered once more. Dropped before it is ready, a future may or may not have done what it is for.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    store: Store,
+}
+
+impl Inbox {
+    pub(crate) fn of(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Stores a message, if it is new.
+    pub async fn put(&self, arrival: Arrival) -> Put {
+        match self.store.ask(Ask::Put(arrival)).await {
+            Some(Answer::Put(put)) => put,
+            _ => Put::Refused,
+        }
+    }
+
+    /// What waits of a link behind `after_seq`, in the order of arrival, at most `limit`. Parked messages do not wait.
+    ///
+    /// Asked from 0 it counts the link anew: another process may have had it until now. After
+    /// [`Health::changes`](crate::Health) has grown, messages may wait before a place that was already read.
+    pub async fn waiting(&self, link: &str, after_seq: u64, limit: usize) -> Vec<Entry> {
+        match self.store.ask(Ask::Waiting { link: link.to_owned(), after_seq, limit }).await {
+            Some(Answer::Waiting(entries)) => entries,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Writes down how far a message has come, and tells how often it was offered so far, [`Stage::Offered`] counting
+    /// one more. 0 for a message that is not there.
+    ///
+    /// `Confirmed` ends its waiting and forgets its body; `Parked` ends its waiting and keeps it. Words are cut at 500
+    /// bytes, and a message has at most 64 steps.
+    pub async fn step(
+        &self,
+        link: &str,
+        id: &str,
+        stage: Stage,
+        at_unix_ms: u64,
+        words: &str,
+    ) -> u32 {
+        let (link, id, words) = (link.to_owned(), id.to_owned(), words.to_owned());
+        match self.store.ask(Ask::Step { link, id, stage, at_unix_ms, words }).await {
+            Some(Answer::Step { offers, .. }) => offers,
+            _ => 0,
+        }
+    }
+
+    /// What became of the messages with this id, on whichever link, oldest first; nothing for one that is not known, or
+    /// was confirmed more than 24 h ago.
+    pub async fn trace(&self, id: &str) -> Vec<Step> {
+        match self.store.ask(Ask::Trace { id: id.to_owned() }).await {
+            Some(Answer::Trace(steps)) => steps,
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a link has, as of the last commit. Costs nothing.
+    pub fn counts(&self, link: &str) -> Counts {
+        self.store.shared().counts(link)
+    }
+
+    /// What waits of all links together, as of the last commit. Costs nothing.
+    pub fn waiting_in_all(&self) -> u64 {
+        self.store.shared().waiting_in_all()
+    }
+
+    /// Deletes what was confirmed more than 24 h or parked more than 7 days ago, and tells how many. The store does so
+    /// by itself every ten minutes.
+    pub async fn sweep(&self, now_unix_ms: u64) -> u64 {
+        let mut all = 0;
+        while let Some(Answer::Swept(swept @ 1..)) =
+            self.store.ask(Ask::Sweep { now_unix_ms }).await
+        {
+            all += swept;
+        }
+        all
+    }
+
+    /// A small fact of a link: its probe space, its device.
+    pub async fn get(&self, link: &str, key: &str) -> Option<String> {
+        match self.store.ask(Ask::Get { link: link.to_owned(), key: key.to_owned() }).await {
+            Some(Answer::Fact(value)) => value,
+            _ => None,
+        }
+    }
+
+    /// Remembers a small fact of a link, or forgets it.
+    pub async fn set(&self, link: &str, key: &str, value: Option<&str>) {
+        let (link, key, value) = (link.to_owned(), key.to_owned(), value.map(str::to_owned));
+        // Without an answer the store is closed: then it is not remembered, as its health says.
+        self.store.ask(Ask::Set { link, key, value }).await;
+    }
 }

@@ -1,0 +1,186 @@
+//! What the inbox promises: dedup, order, counts, traces, and that old things go.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::time::Duration;
+
+use bowline_store::{Arrival, Counts, Options, Put, Stage, Store};
+use bytes::Bytes;
+
+const HOUR: u64 = 3600 * 1000;
+
+#[tokio::test]
+async fn a_repetition_is_known_for_24_hours_after_its_confirmation() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    assert!(matches!(inbox.put(arrival("a", "1", 0)).await, Put::New { .. }));
+    assert_eq!(inbox.put(arrival("a", "1", 5)).await, Put::Seen);
+    assert!(matches!(inbox.put(arrival("b", "1", 5)).await, Put::New { .. }), "another link's");
+    assert_eq!(inbox.put(arrival("a", "1", 90 * HOUR)).await, Put::Seen, "it waits still");
+
+    inbox.step("a", "1", Stage::Confirmed, 100 * HOUR, "").await;
+    assert_eq!(inbox.put(arrival("a", "1", 124 * HOUR - 1)).await, Put::Seen);
+    assert!(matches!(inbox.put(arrival("a", "1", 124 * HOUR)).await, Put::New { .. }));
+    assert_eq!(inbox.waiting("a", 0, 10).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_waits_comes_in_the_order_of_arrival_until_it_is_confirmed_or_parked() {
+    let (directory, store) = store();
+    let inbox = store.inbox();
+    for id in ["1", "2", "3", "4"] {
+        inbox.put(arrival("a", id, id.parse().unwrap())).await;
+    }
+    assert_eq!(ids(&store, 0, 10).await, ["1", "2", "3", "4"]);
+    let first = inbox.waiting("a", 0, 2).await;
+    assert_eq!(first.len(), 2);
+    assert_eq!(ids(&store, first[1].seq, 10).await, ["3", "4"]);
+
+    assert_eq!(inbox.step("a", "1", Stage::Offered, 10, "").await, 1);
+    assert_eq!(inbox.step("a", "1", Stage::Offered, 11, "").await, 2);
+    inbox.step("a", "1", Stage::Confirmed, 12, "").await;
+    inbox.step("a", "2", Stage::Parked, 13, "10 offers").await;
+    assert_eq!(inbox.counts("a"), Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3) });
+    assert_eq!(inbox.waiting_in_all(), 2);
+    inbox.step("a", "3", Stage::Offered, 14, "").await;
+    store.close().await;
+
+    let store = Store::open(directory.path().join("links.db"));
+    let waiting = store.inbox().waiting("a", 0, 10).await;
+    let seen: Vec<_> = waiting.iter().map(|one| (one.arrival.id.as_str(), one.offers)).collect();
+    assert_eq!(seen, [("3", 1), ("4", 0)], "offers go on being counted");
+    assert_eq!(waiting[0].arrival.body, "body of 3");
+    assert_eq!(
+        store.inbox().counts("a"),
+        Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3) }
+    );
+}
+
+#[tokio::test]
+async fn a_trace_tells_what_happened_and_when() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    inbox.put(arrival("a", "1", 1)).await;
+    for (stage, at, words) in [
+        (Stage::Fetched, 2, ""),
+        (Stage::Offered, 3, "to the bot over the proxy"),
+        (Stage::Confirmed, 4, ""),
+        (Stage::Replied, 5, "ü".repeat(1000).as_str()),
+    ] {
+        inbox.step("a", "1", stage, at, words).await;
+    }
+    let trace = inbox.trace("1").await;
+    let seen: Vec<_> = trace.iter().map(|step| (step.stage, step.at_unix_ms)).collect();
+    let wanted = [
+        (Stage::Arrived, 1),
+        (Stage::Fetched, 2),
+        (Stage::Offered, 3),
+        (Stage::Confirmed, 4),
+        (Stage::Replied, 5),
+    ];
+    assert_eq!(seen, wanted);
+    assert_eq!(trace[0].words, "in room r");
+    assert_eq!(trace[4].words.len(), 500, "words are cut");
+    assert_eq!(inbox.trace("2").await, []);
+
+    for at in 0..100 {
+        inbox.step("a", "1", Stage::Replied, at, "").await;
+    }
+    assert_eq!(inbox.trace("1").await.len(), 1 + 64, "and lines are limited");
+    assert_eq!(inbox.step("a", "no such", Stage::Offered, 1, "").await, 0);
+}
+
+#[tokio::test]
+async fn confirmed_goes_after_24_hours_and_parked_after_7_days() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    for number in 0..20 {
+        let id = number.to_string();
+        inbox.put(arrival("a", &id, 0)).await;
+        inbox.step("a", &id, Stage::Confirmed, HOUR, "").await;
+    }
+    inbox.put(arrival("a", "parked", 0)).await;
+    inbox.step("a", "parked", Stage::Parked, HOUR, "").await;
+    inbox.put(arrival("a", "waits", 0)).await;
+
+    assert_eq!(inbox.sweep(25 * HOUR - 1).await, 0);
+    assert_eq!(inbox.sweep(25 * HOUR).await, 20);
+    assert_eq!(inbox.trace("7").await, []);
+    assert_eq!(inbox.counts("a"), Counts { waiting: 1, parked: 1, oldest_unix_ms: Some(0) });
+    assert_eq!(inbox.sweep(169 * HOUR).await, 1);
+    assert_eq!(inbox.counts("a").parked, 0);
+    assert_eq!(inbox.sweep(100_000 * HOUR).await, 0, "what waits never goes");
+}
+
+#[tokio::test]
+async fn what_is_old_is_swept_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { sweep: Duration::from_millis(10), ..Options::default() };
+    let store = Store::open_with(directory.path().join("links.db"), options);
+    let inbox = store.inbox();
+    inbox.put(arrival("a", "old", 0)).await;
+    inbox.put(arrival("a", "waits", 0)).await;
+    inbox.step("a", "old", Stage::Confirmed, HOUR, "").await;
+    while !inbox.trace("old").await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(ids(&store, 0, 10).await, ["waits"]);
+}
+
+#[tokio::test]
+async fn facts_are_remembered_and_forgotten() {
+    let (directory, store) = store();
+    let inbox = store.inbox();
+    inbox.set("a", "room", Some("x")).await;
+    inbox.set("a", "room", Some("y")).await;
+    inbox.set("b", "room", Some("z")).await;
+    inbox.set("b", "room", None).await;
+    store.close().await;
+    let store = Store::open(directory.path().join("links.db"));
+    assert_eq!(store.inbox().get("a", "room").await.as_deref(), Some("y"));
+    assert_eq!(store.inbox().get("b", "room").await, None);
+}
+
+#[tokio::test]
+async fn two_processes_share_the_file_during_an_upgrade() {
+    let (directory, old) = store();
+    let new = Store::open(directory.path().join("links.db"));
+    for number in 0..20 {
+        let id = number.to_string();
+        let (one, other) = if number % 2 == 0 { (&old, &new) } else { (&new, &old) };
+        let put = one.inbox().put(arrival("a", &id, 0)).await;
+        assert!(matches!(put, Put::New { .. }), "{put:?} {:?}", one.health());
+        let put = other.inbox().put(arrival("a", &id, 0)).await;
+        assert_eq!(put, Put::Seen, "{:?}", other.health());
+    }
+    assert_eq!(ids(&new, 0, 100).await.len(), 20);
+    assert_eq!(new.inbox().counts("a").waiting, 20, "asked from the beginning it counts anew");
+    old.close().await;
+    assert_eq!(new.inbox().put(arrival("a", "19", 0)).await, Put::Seen);
+    assert_eq!(
+        old.inbox().put(arrival("a", "20", 0)).await,
+        Put::Refused,
+        "a closed store takes nothing"
+    );
+}
+
+async fn ids(store: &Store, after_seq: u64, limit: usize) -> Vec<String> {
+    let waiting = store.inbox().waiting("a", after_seq, limit).await;
+    waiting.into_iter().map(|entry| entry.arrival.id).collect()
+}
+
+fn arrival(link: &str, id: &str, at_unix_ms: u64) -> Arrival {
+    Arrival {
+        link: link.to_owned(),
+        id: id.to_owned(),
+        room: "r".to_owned(),
+        at_unix_ms,
+        body: Bytes::from(format!("body of {id}")),
+    }
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path().join("links.db"));
+    (directory, store)
+}
