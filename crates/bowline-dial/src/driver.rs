@@ -1,27 +1,25 @@
 //! The one loop of a connection: choose what is ready, hand it to the client, carry out what it
 //! says.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bowline_proto::{
-    client::{Client, Config, Event, Input, Output},
+    client::{Client, Config, Event, Input, Output, Response},
     socketio::Args,
     wall::{AckError, AckRequest},
+    websocket::Message,
 };
 use bytestring::ByteString;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::sleep_until,
 };
 
 use crate::{
+    Outbox, Signs,
     clock::Clock,
     http::{Answered, Http},
-    limit::{EVENTS_MAX, UNSENT_MAX_BYTES},
+    limit::UNSENT_MAX_BYTES,
     target::Target,
     websocket::{Heard, Ready, WebSocket},
 };
@@ -30,6 +28,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Command {
     Input(Input),
+    /// A ping of the WebSocket, not of the engine.
+    Ping,
     EmitWithAck {
         namespace: ByteString,
         args: Args,
@@ -55,11 +55,10 @@ pub(crate) struct Driver {
     websocket: WebSocket,
     target: Arc<Target>,
     commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<Event>,
-    /// What `events` had no room for.
-    undelivered: VecDeque<Event>,
+    events: Outbox<Event>,
     acks: HashMap<u64, oneshot::Sender<Result<Args, AckError>>>,
     next_token: u64,
+    signs: watch::Sender<Signs>,
     over: bool,
 }
 
@@ -68,7 +67,8 @@ impl Driver {
         config: Arc<Config>,
         target: Arc<Target>,
         commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<Event>,
+        events: Outbox<Event>,
+        signs: watch::Sender<Signs>,
     ) -> Self {
         Self {
             clock: Clock::start(),
@@ -78,9 +78,9 @@ impl Driver {
             target,
             commands,
             events,
-            undelivered: VecDeque::new(),
             acks: HashMap::new(),
             next_token: 0,
+            signs,
             over: false,
         }
     }
@@ -94,12 +94,7 @@ impl Driver {
         // Nobody is answered any more: whoever asks sees a closed channel.
         self.commands.close();
         self.acks.clear();
-        for event in self.undelivered.drain(..) {
-            if self.events.send(event).await.is_err() {
-                break;
-            }
-        }
-        drop(self.events);
+        self.events.finish().await;
         self.websocket.closed().await;
     }
 
@@ -121,7 +116,7 @@ impl Driver {
             }
             answered = self.http.next(), if may_read => Turn::Answered(answered),
             ready = self.websocket.ready(may_read) => Turn::WebSocket(ready),
-            _ = self.events.reserve(), if !self.undelivered.is_empty() => Turn::Room,
+            () = self.events.room() => Turn::Room,
             () = sleep => Turn::Timer,
         }
     }
@@ -140,6 +135,9 @@ impl Driver {
             }
             Turn::Answered(mut answered) => {
                 self.http.keep(self.clock.now(), &mut answered);
+                if matches!(answered.response, Response::Answered { status: 200, .. }) {
+                    self.signs.send_modify(|signs| signs.heartbeats += 1);
+                }
                 self.input(Input::Response { id: answered.id, response: answered.response });
             }
             Turn::WebSocket(ready) => {
@@ -147,7 +145,16 @@ impl Driver {
                 for heard in self.websocket.take(ready, may_read) {
                     self.input(match heard {
                         Heard::Opened => Input::WebSocketOpened,
-                        Heard::Message(message) => Input::Message(message),
+                        Heard::Message(message) => {
+                            if is_heartbeat(&message) {
+                                self.signs.send_modify(|signs| signs.heartbeats += 1);
+                            }
+                            Input::Message(message)
+                        }
+                        Heard::Pong => {
+                            self.signs.send_modify(|signs| signs.pongs += 1);
+                            continue;
+                        }
                         Heard::Lost { why, detail } => Input::WebSocketLost { why, detail },
                     });
                 }
@@ -158,12 +165,13 @@ impl Driver {
         if let Some(Heard::Lost { why, detail }) = self.websocket.flush() {
             self.input(Input::WebSocketLost { why, detail });
         }
-        self.deliver();
+        self.events.deliver();
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Input(input) => self.input(input),
+            Command::Ping => self.websocket.ping(),
             Command::EmitWithAck { namespace, args, timeout, answer } => {
                 let token = self.next_token;
                 self.next_token += 1;
@@ -193,25 +201,20 @@ impl Driver {
                 }
                 Output::Event(event) => {
                     self.over |= matches!(event, Event::Closed { .. });
-                    self.undelivered.push_back(event);
+                    self.events.push(event);
                 }
             }
         }
     }
 
-    /// Hands over the events that there is room for.
-    fn deliver(&mut self) {
-        while let Some(event) = self.undelivered.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-                self.undelivered.push_front(event);
-                return;
-            }
-        }
-    }
-
     fn may_read(&self) -> bool {
-        self.undelivered.len() < EVENTS_MAX
+        !self.events.is_full()
     }
+}
+
+/// Whether this is the ping of a server, or its pong.
+fn is_heartbeat(message: &Message) -> bool {
+    matches!(message.as_bytes(), b"2" | b"3")
 }
 
 /// RFC 6455 section 7.4.1.

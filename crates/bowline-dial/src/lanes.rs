@@ -764,7 +764,7 @@ fn failed(error: &hyper::Error) -> BodyFailure {
 }
 
 /// What went wrong with an exchange, to be read after "the server".
-fn words(error: &hyper::Error) -> String {
+pub(crate) fn words(error: &hyper::Error) -> String {
     if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
         return "closed the connection without a whole answer".to_owned();
     }

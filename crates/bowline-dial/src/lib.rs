@@ -16,8 +16,13 @@ mod driver;
 mod entropy;
 mod http;
 mod lanes;
+mod leg;
 mod limit;
+mod outbox;
 mod pool;
+mod proxy;
+pub mod socket;
+pub mod stream;
 mod target;
 mod tls;
 mod websocket;
@@ -35,7 +40,7 @@ pub use bowline_proto::{
 };
 use bytestring::ByteString;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -44,7 +49,12 @@ pub use lanes::{
     BodyFailure, Lane, LaneFigures, LaneOptions, Lanes, NoLane, SendFailure, StreamedAnswer,
     StreamedBody,
 };
+pub use leg::{
+    Leg, LegAnswer, LegBody, LegFailure, LegFailureKind, LegFigures, LegOptions, LegRequest,
+};
+pub use outbox::Outbox;
 pub use pool::{HttpAnswer, HttpFailure, Kept, Origin, Pool};
+pub use proxy::{InvalidProxy, Proxy};
 pub use rustls_pki_types::CertificateDer;
 use target::Target;
 pub use tls::Trust;
@@ -66,6 +76,8 @@ pub struct Options {
     /// Bytes that every TCP connection begins with, before TLS: a header of the PROXY protocol for
     /// servers that expect one. Default none.
     pub preface: Vec<u8>,
+    /// The proxy that every connection goes through. Default none; environment variables are not looked at.
+    pub proxy: Option<Proxy>,
     /// Which servers are believed where the URL asks for TLS. Default: those the operating system
     /// trusts.
     pub trust: Trust,
@@ -82,6 +94,7 @@ impl Default for Options {
             headers: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             preface: Vec::new(),
+            proxy: None,
             trust: Trust::System,
             max_message_bytes: 16 * 1024 * 1024,
         }
@@ -106,13 +119,22 @@ pub async fn connect(url: &str, options: Options) -> Result<Connection, ConnectE
     let protocol = config.protocol;
 
     let (commands, command_receiver) = mpsc::channel(limit::COMMANDS_MAX);
-    let (event_sender, events) = mpsc::channel(limit::EVENTS_MAX);
-    let driver = Driver::new(Arc::new(config), Arc::new(target), command_receiver, event_sender);
+    let (outbox, events) = Outbox::new(bytes_of);
+    let (sign_sender, signs) = watch::channel(Signs::default());
+    let driver =
+        Driver::new(Arc::new(config), Arc::new(target), command_receiver, outbox, sign_sender);
     let mut task = JoinSet::new();
     task.spawn(driver.run());
     let handle = Handle { commands, namespace: rest.namespace.into() };
-    let mut connection =
-        Connection { handle, events, early: VecDeque::new(), sid: ByteString::new(), task };
+    let mut connection = Connection {
+        handle,
+        events,
+        early: VecDeque::new(),
+        sid: ByteString::new(),
+        pid: None,
+        signs,
+        task,
+    };
 
     if protocol == Protocol::SocketIo {
         let namespace = connection.handle.namespace.clone();
@@ -123,6 +145,22 @@ pub async fn connect(url: &str, options: Options) -> Result<Connection, ConnectE
     Ok(connection)
 }
 
+/// What an event holds.
+fn bytes_of(event: &Event) -> usize {
+    match event {
+        Event::Event { args, .. } | Event::Unsent { args, .. } => args.bytes(),
+        Event::Message(message) => message.len(),
+        Event::Opened
+        | Event::Upgraded
+        | Event::UpgradeFailed { .. }
+        | Event::Joined { .. }
+        | Event::JoinFailed { .. }
+        | Event::Left { .. }
+        | Event::Ack { .. }
+        | Event::Closed { .. } => 0,
+    }
+}
+
 /// One session. Dropped, it ends at once and without a goodbye; see [`Connection::close`].
 #[derive(Debug)]
 pub struct Connection {
@@ -131,6 +169,8 @@ pub struct Connection {
     /// What arrived before the namespace was joined.
     early: VecDeque<Event>,
     sid: ByteString,
+    pid: Option<ByteString>,
+    signs: watch::Receiver<Signs>,
     /// The one task of the connection.
     task: JoinSet<()>,
 }
@@ -139,6 +179,16 @@ impl Connection {
     /// The Socket.IO sid in the first namespace; empty with [`Protocol::EngineIo`].
     pub fn sid(&self) -> &str {
         &self.sid
+    }
+
+    /// The private id by which a server that can recovers the session in the first namespace.
+    pub fn pid(&self) -> Option<&ByteString> {
+        self.pid.as_ref()
+    }
+
+    /// What was heard from the server that makes no event.
+    pub fn signs(&self) -> watch::Receiver<Signs> {
+        self.signs.clone()
     }
 
     /// The first namespace.
@@ -209,8 +259,9 @@ impl Connection {
             match event {
                 Event::Opened if protocol == Protocol::EngineIo => return Ok(()),
                 Event::Opened => {}
-                Event::Joined { namespace, sid, .. } if namespace == self.handle.namespace => {
+                Event::Joined { namespace, sid, pid } if namespace == self.handle.namespace => {
                     self.sid = sid;
+                    self.pid = pid;
                     return Ok(());
                 }
                 Event::JoinFailed { namespace, error } if namespace == self.handle.namespace => {
@@ -307,6 +358,16 @@ impl Handle {
         self.try_input(Input::Send(message)).await
     }
 
+    /// Sends a ping of the WebSocket, not of the engine; [`Signs::pongs`] counts the answers. Does nothing while the
+    /// session polls.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    pub async fn ping(&self) -> Result<(), Gone> {
+        self.commands.send(Command::Ping).await.map_err(|_| Gone)
+    }
+
     async fn try_input(&self, input: Input) -> Result<(), Gone> {
         self.commands.send(Command::Input(input)).await.map_err(|_| Gone)
     }
@@ -315,6 +376,15 @@ impl Handle {
     async fn input(&self, input: Input) {
         let _ = self.try_input(input).await;
     }
+}
+
+/// Signs of life that a session has had from its server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Heartbeats of the engine: its pings (EIO 4), its pongs (EIO 3), answers to requests.
+    pub heartbeats: u64,
+    /// Answers to [`Handle::ping`].
+    pub pongs: u64,
 }
 
 /// The session is over.

@@ -45,3 +45,29 @@ pub(crate) const HTTP2_PONG_MAX: Duration = Duration::from_secs(10);
 /// Bytes that a server may send on one HTTP/2 stream before they are read. An answer's reader is held up
 /// by its client, and this is what it may cost; a whole connection may have four times as much.
 pub(crate) const HTTP2_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// Bytes of the head of a proxy's answer to CONNECT. Proxies add a header or two, and a page where they refuse.
+pub(crate) const PROXY_HEAD_MAX_BYTES: usize = 16 * 1024;
+
+/// How much of its body is read where a server refuses a WebSocket: enough for an error in JSON.
+pub(crate) const REFUSAL_BODY_MAX_BYTES: usize = 4 * 1024;
+
+/// How long that may take. It usually comes with the head.
+pub(crate) const REFUSAL_READ_MAX: Duration = Duration::from_secs(1);
+
+/// How often bytes are told of that make no message: levels of links count in seconds.
+pub(crate) const HEARD_EVERY: Duration = Duration::from_secs(1);
+
+/// Requests of one link at a time; the next one waits. A bot makes a few, a hundred bots behind one link still fit.
+pub(crate) const LEG_CONNECTIONS_MAX: usize = 256;
+
+/// How long a connection whose answer was read may take until it carries the next request: it has to be told only that.
+/// One that takes longer is not used.
+pub(crate) const LEG_READY_MAX: Duration = Duration::from_secs(1);
+
+/// How long one address of a server may take before the next is tried beside it (RFC 8305 section 8).
+pub(crate) const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// An event of so many bytes waits until all before it were taken. Those below are bounded by their number: 16 MiB in a
+/// queue of 256.
+pub(crate) const LARGE_BYTES: usize = 64 * 1024;

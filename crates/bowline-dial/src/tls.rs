@@ -47,7 +47,30 @@ pub(crate) struct Tls {
 
 impl Tls {
     pub(crate) fn new(host: &str, trust: &Trust) -> Result<Self, ConnectError> {
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::InvalidUrl)?;
+        // What is no name is told before anything about roots.
+        let name = server_name(host)?;
+        Ok(Self { config: Self::config(trust)?, name })
+    }
+
+    /// How one of several servers is spoken to that share all but their names.
+    pub(crate) fn with(config: &Arc<ClientConfig>, host: &str) -> Result<Self, ConnectError> {
+        Ok(Self { config: Arc::clone(config), name: server_name(host)? })
+    }
+
+    /// What is the same for all servers. Every connection holds it, so those that believe the same share one.
+    pub(crate) fn config(trust: &Trust) -> Result<Arc<ClientConfig>, ConnectError> {
+        static SYSTEM: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+        if *trust != Trust::System {
+            return Self::make(trust);
+        }
+        if let Some(config) = SYSTEM.get() {
+            return Ok(Arc::clone(config));
+        }
+        let made = Self::make(trust)?;
+        Ok(Arc::clone(SYSTEM.get_or_init(|| made)))
+    }
+
+    fn make(trust: &Trust) -> Result<Arc<ClientConfig>, ConnectError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -64,7 +87,7 @@ impl Tls {
             }
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), name })
+        Ok(Arc::new(config))
     }
 
     /// The same, where the server may choose HTTP/2.
@@ -84,8 +107,12 @@ impl Tls {
     pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<Stream> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let connected = connector.connect(self.name.clone(), stream).await?;
-        Ok(Stream::Tls(Box::new(connected)))
+        Ok(Stream(Carrier::Tls(Box::new(connected))))
     }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
+    ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::InvalidUrl)
 }
 
 /// The roots of the system, and others. Those of the system are read once.
@@ -152,18 +179,35 @@ impl ServerCertVerifier for OnlyThis {
 
 /// A connection, with TLS or without.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub struct Stream(Carrier);
+
+#[derive(Debug)]
+enum Carrier {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self(Carrier::Plain(stream))
+    }
+
     /// Whether the server has chosen HTTP/2.
     pub(crate) fn speaks_http2(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
+        match &self.0 {
+            Carrier::Plain(_) => false,
+            Carrier::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
         }
+    }
+
+    /// When it is dropped, nothing that is queued in the system is sent any more, and the other end is told by a reset.
+    pub(crate) fn end_hard(&self) {
+        let tcp = match &self.0 {
+            Carrier::Plain(stream) => stream,
+            Carrier::Tls(stream) => stream.get_ref().0,
+        };
+        // What cannot be set ends a little later.
+        let _ = tcp.set_zero_linger();
     }
 }
 
@@ -173,9 +217,9 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        match &mut self.get_mut().0 {
+            Carrier::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Carrier::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -186,9 +230,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().0 {
+            Carrier::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Carrier::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -197,9 +241,9 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().0 {
+            Carrier::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Carrier::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -208,16 +252,16 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().0 {
+            Carrier::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Carrier::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().0 {
+            Carrier::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Carrier::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

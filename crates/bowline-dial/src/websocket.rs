@@ -1,7 +1,7 @@
 //! The WebSocket of a connection: dialled, read, written, closed.
 
 use std::{
-    future, io,
+    fmt, future, io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -13,7 +13,7 @@ use bowline_proto::{
     wall::Lost,
     websocket::{
         DecodeConfig, Decoder, Incoming, Message, OpCode, Role, close_frame, encode,
-        handshake::ClientHandshake,
+        handshake::{ClientHandshake, HandshakeError},
     },
 };
 use tokio::{
@@ -45,14 +45,15 @@ enum State {
 
 /// A connection whose handshake is done.
 pub(crate) struct Open {
-    stream: Stream,
-    decoder: Decoder,
-    config: DecodeConfig,
+    pub(crate) stream: Stream,
+    pub(crate) decoder: Decoder,
+    pub(crate) config: DecodeConfig,
     /// Bytes that are to be decoded: at first, what came with the handshake's answer.
-    input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
     /// How the reading ended, for whoever comes to it.
-    end: Option<(Lost, String)>,
-    out: Vec<u8>,
+    pub(crate) end: Option<(Lost, String)>,
+    /// Bytes that are to be written, from `written` on.
+    pub(crate) out: Vec<u8>,
     written: usize,
     /// What was written is with the kernel.
     flushed: bool,
@@ -63,6 +64,7 @@ pub(crate) struct Open {
 pub(crate) enum Heard {
     Opened,
     Message(Message),
+    Pong,
     Lost { why: Lost, detail: String },
 }
 
@@ -89,10 +91,17 @@ impl WebSocket {
         }
     }
 
+    /// Queues a ping, if it is open.
+    pub(crate) fn ping(&mut self) {
+        if let State::Open(open) = &mut self.state {
+            encode(&mut open.out, OpCode::Ping, false, Some(self.entropy.bytes()), &[]);
+        }
+    }
+
     /// Bytes that wait to be written.
     pub(crate) fn unsent_bytes(&self) -> usize {
         match &self.state {
-            State::Open(open) => open.out.len() - open.written,
+            State::Open(open) => open.unsent_bytes(),
             State::None | State::Dialling(_) => 0,
         }
     }
@@ -116,16 +125,8 @@ impl WebSocket {
                 None => future::pending().await,
             },
             State::Open(open) => {
-                if may_read && !open.input.is_empty() {
-                    return Ready::Open;
-                }
-                future::poll_fn(|cx| {
-                    let read = may_read && open.poll_read(cx).is_ready();
-                    // An error is found again by the write that follows.
-                    let written = open.has_unsent() && open.poll_write(cx).is_ready();
-                    if read || written { Poll::Ready(Ready::Open) } else { Poll::Pending }
-                })
-                .await
+                open.ready(may_read).await;
+                Ready::Open
             }
         }
     }
@@ -168,7 +169,7 @@ impl WebSocket {
                     let mask = Some(self.entropy.bytes());
                     encode(&mut open.out, OpCode::Pong, false, mask, &[&payload]);
                 }
-                Ok(Some(Incoming::Pong(_))) => {}
+                Ok(Some(Incoming::Pong(_))) => heard.push(Heard::Pong),
                 Ok(Some(Incoming::Close(close))) => {
                     let code =
                         close.code.map_or("no code".to_owned(), |code| format!("code {code}"));
@@ -221,8 +222,22 @@ pub(crate) enum Ready {
 }
 
 impl Open {
+    /// Waits until something can be read or written. Nothing is lost if it is dropped.
+    pub(crate) async fn ready(&mut self, may_read: bool) {
+        if may_read && !self.input.is_empty() {
+            return;
+        }
+        future::poll_fn(|cx| {
+            let read = may_read && self.poll_read(cx).is_ready();
+            // An error is found again by the write that follows.
+            let written = self.has_unsent() && self.poll_write(cx).is_ready();
+            if read || written { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Reads once, unless something is there to be taken.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.input.is_empty() || self.end.is_some() {
             return Poll::Ready(());
         }
@@ -239,6 +254,11 @@ impl Open {
             Err(error) => self.end = Some((Lost::Failed, format!("reading: {error}"))),
         }
         Poll::Ready(())
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn unsent_bytes(&self) -> usize {
+        self.out.len() - self.written
     }
 
     fn has_unsent(&self) -> bool {
@@ -263,7 +283,7 @@ impl Open {
     }
 
     /// Writes what can be written at once; who waits for the rest asks again.
-    fn try_write(&mut self) -> io::Result<()> {
+    pub(crate) fn try_write(&mut self) -> io::Result<()> {
         match self.poll_write(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
@@ -273,7 +293,7 @@ impl Open {
     /// Writes the rest and reads until the server closes, which is its part (RFC 6455 section 7.1.1).
     /// A socket that is closed with unread input is reset, and the server may lose what was written
     /// last.
-    async fn finish(mut self: Box<Self>) -> io::Result<()> {
+    pub(crate) async fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.stream.write_all(&self.out[self.written..]).await?;
         self.stream.flush().await?;
         self.input.resize(READ_BYTES, 0);
@@ -284,33 +304,74 @@ impl Open {
 
 /// Opens the connection and shakes hands.
 async fn handshake(target: &Target, path: &str, key: [u8; 16]) -> Result<Open, String> {
-    let handshake = ClientHandshake::new(&target.authority, path, key, &target.headers, false)
-        .map_err(|error| error.to_string())?;
-    let mut stream = target.connect().await?;
-    stream.write_all(handshake.request()).await.map_err(|error| error.to_string())?;
-    stream.flush().await.map_err(|error| error.to_string())?;
+    let shaken = shake(target, path, key, &target.headers).await;
+    shaken.map(|(open, _)| open).map_err(|error| error.to_string())
+}
+
+/// Why hands were not shaken.
+pub(crate) enum NotShaken {
+    /// There was no answer, or one that is none.
+    Failed(String),
+    /// The server answered with another status than 101.
+    Refused {
+        status: u16,
+        /// What came so far: the head, and perhaps more.
+        received: Vec<u8>,
+        stream: Stream,
+    },
+}
+
+impl fmt::Display for NotShaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(words) => f.write_str(words),
+            Self::Refused { status, .. } => HandshakeError::Refused { status: *status }.fmt(f),
+        }
+    }
+}
+
+/// Opens the connection and shakes hands, with these headers. The head of the answer comes along.
+pub(crate) async fn shake(
+    target: &Target,
+    path: &str,
+    key: [u8; 16],
+    headers: &[(String, String)],
+) -> Result<(Open, Vec<u8>), NotShaken> {
+    let handshake = ClientHandshake::new(&target.authority, path, key, headers, false)
+        .map_err(|error| NotShaken::Failed(error.to_string()))?;
+    let mut stream = target.connect().await.map_err(NotShaken::Failed)?;
+    let broken = |error: io::Error| NotShaken::Failed(error.to_string());
+    stream.write_all(handshake.request()).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
     let mut input = Vec::new();
     loop {
-        let read = stream.read_buf(&mut input).await.map_err(|error| error.to_string())?;
-        if read == 0 {
-            return Err("the server closed the connection".to_owned());
+        if stream.read_buf(&mut input).await.map_err(broken)? == 0 {
+            return Err(NotShaken::Failed("the server closed the connection".to_owned()));
         }
-        if let Some(agreed) = handshake.check_response(&input).map_err(|error| error.to_string())? {
-            input.drain(..agreed.head_bytes);
-            let config = DecodeConfig {
-                max_message_bytes: target.max_message_bytes,
-                deflate: agreed.deflate,
-            };
-            return Ok(Open {
-                stream,
-                decoder: Decoder::new(Role::Client),
-                config,
-                input,
-                end: None,
-                out: Vec::new(),
-                written: 0,
-                flushed: true,
-            });
+        match handshake.check_response(&input) {
+            Ok(None) => {}
+            Ok(Some(agreed)) => {
+                let rest = input.split_off(agreed.head_bytes);
+                let config = DecodeConfig {
+                    max_message_bytes: target.max_message_bytes,
+                    deflate: agreed.deflate,
+                };
+                let open = Open {
+                    stream,
+                    decoder: Decoder::new(Role::Client),
+                    config,
+                    input: rest,
+                    end: None,
+                    out: Vec::new(),
+                    written: 0,
+                    flushed: true,
+                };
+                return Ok((open, input));
+            }
+            Err(HandshakeError::Refused { status }) => {
+                return Err(NotShaken::Refused { status, received: input, stream });
+            }
+            Err(error) => return Err(NotShaken::Failed(error.to_string())),
         }
     }
 }

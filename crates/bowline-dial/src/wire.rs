@@ -4,22 +4,25 @@
 
 use std::{io, time::Duration};
 
-use bowline_proto::websocket::{
-    DecodeConfig, Decoder, Incoming, Message, OpCode, Role, close_frame, encode,
-    handshake::{ClientHandshake, HandshakeError},
-};
+use bowline_proto::websocket::{Incoming, Message, OpCode, close_frame, encode};
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinSet,
     time::timeout,
 };
 
-use crate::{ConnectError, Options, entropy::Entropy, limit::READ_BYTES, target::Target};
+use crate::{
+    ConnectError, Options,
+    entropy::Entropy,
+    limit::READ_BYTES,
+    target::Target,
+    websocket::{NotShaken, Open, shake},
+};
 
 /// A server, and how it is spoken to.
 #[derive(Debug, Clone)]
@@ -118,36 +121,12 @@ impl Wire {
     pub async fn websocket(&self, path: &str) -> Result<WireSocket, Refusal> {
         let mut entropy = Entropy::new();
         let (target, path) = (&self.target, format!("{}{path}", self.prefix));
-        let key = entropy.bytes();
-        let failed = |error: HandshakeError| Refusal::Failed(error.to_string());
-        let handshake = ClientHandshake::new(&target.authority, &path, key, &target.headers, false)
-            .map_err(failed)?;
-        let mut stream: Box<dyn Stream> =
-            Box::new(target.connect().await.map_err(Refusal::Failed)?);
-        let broken = |error: io::Error| Refusal::Failed(error.to_string());
-        stream.write_all(handshake.request()).await.map_err(broken)?;
-        stream.flush().await.map_err(broken)?;
-        let mut input = Vec::new();
-        loop {
-            if stream.read_buf(&mut input).await.map_err(broken)? == 0 {
-                return Err(Refusal::Failed(HUNG_UP.to_owned()));
+        match shake(target, &path, entropy.bytes(), &target.headers).await {
+            Ok((open, _)) => Ok(WireSocket { open, entropy }),
+            Err(NotShaken::Refused { status, received, .. }) => {
+                Err(Refusal::Answered(refusal(status, &received)))
             }
-            match handshake.check_response(&input) {
-                Ok(None) => {}
-                Ok(Some(agreed)) => {
-                    input.drain(..agreed.head_bytes);
-                    let config = DecodeConfig {
-                        max_message_bytes: target.max_message_bytes,
-                        deflate: agreed.deflate,
-                    };
-                    let decoder = Decoder::new(Role::Client);
-                    return Ok(WireSocket { stream, decoder, config, input, entropy });
-                }
-                Err(HandshakeError::Refused { status }) => {
-                    return Err(Refusal::Answered(refusal(status, &input)));
-                }
-                Err(error) => return Err(failed(error)),
-            }
+            Err(NotShaken::Failed(words)) => Err(Refusal::Failed(words)),
         }
     }
 }
@@ -172,11 +151,7 @@ fn refusal(status: u16, head: &[u8]) -> Answer {
 
 /// An open WebSocket. Dropped, the connection is closed without a goodbye.
 pub struct WireSocket {
-    stream: Box<dyn Stream>,
-    decoder: Decoder,
-    config: DecodeConfig,
-    /// Bytes that are to be decoded.
-    input: Vec<u8>,
+    open: Open,
     entropy: Entropy,
 }
 
@@ -197,10 +172,11 @@ impl WireSocket {
     /// The WebSocket is over. The text says how it ended.
     pub async fn receive(&mut self) -> Result<Message, String> {
         loop {
-            let mut input = &mut self.input[..];
-            let decoded = self.decoder.decode(&self.config, &mut input);
-            let left = input.len();
-            self.input.drain(..self.input.len() - left);
+            let Open { decoder, config, input, .. } = &mut self.open;
+            let mut unread = &mut input[..];
+            let decoded = decoder.decode(config, &mut unread);
+            let left = unread.len();
+            input.drain(..input.len() - left);
             match decoded.map_err(|error| error.to_string())? {
                 Some(Incoming::Message(message)) => return Ok(message),
                 Some(Incoming::Ping(payload)) => self.send_frame(OpCode::Pong, &payload).await?,
@@ -210,8 +186,9 @@ impl WireSocket {
                     return Err(format!("the WebSocket was closed with {code}"));
                 }
                 None => {
-                    self.input.reserve(READ_BYTES);
-                    let read = self.stream.read_buf(&mut self.input).await;
+                    let Open { stream, input, .. } = &mut self.open;
+                    input.reserve(READ_BYTES);
+                    let read = stream.read_buf(input).await;
                     if read.map_err(|error| error.to_string())? == 0 {
                         return Err(HUNG_UP.to_owned());
                     }
@@ -223,11 +200,12 @@ impl WireSocket {
     /// Says goodbye, and waits until the other end closes too, at most so long.
     pub async fn close(mut self, patience: Duration) {
         let frame = close_frame(Some(NORMAL_CLOSURE), "", Some(self.entropy.bytes()));
+        let Open { stream, input, .. } = &mut self.open;
         let goodbye = async {
-            self.stream.write_all(&frame).await?;
-            self.stream.flush().await?;
-            self.input.resize(READ_BYTES, 0);
-            while self.stream.read(&mut self.input).await? > 0 {}
+            stream.write_all(&frame).await?;
+            stream.flush().await?;
+            input.resize(READ_BYTES, 0);
+            while stream.read(input).await? > 0 {}
             io::Result::Ok(())
         };
         // Whether it is heard or not, it is over after that time.
@@ -237,9 +215,10 @@ impl WireSocket {
     async fn send_frame(&mut self, opcode: OpCode, payload: &[u8]) -> Result<(), String> {
         let mut frame = Vec::new();
         encode(&mut frame, opcode, false, Some(self.entropy.bytes()), &[payload]);
+        let stream = &mut self.open.stream;
         let writing = async {
-            self.stream.write_all(&frame).await?;
-            self.stream.flush().await
+            stream.write_all(&frame).await?;
+            stream.flush().await
         };
         writing.await.map_err(|error| error.to_string())
     }
@@ -250,11 +229,6 @@ impl std::fmt::Debug for WireSocket {
         f.debug_struct("WireSocket").finish_non_exhaustive()
     }
 }
-
-/// Whatever bytes travel on.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// What hyper says, and what was behind it.
 fn words(error: &hyper::Error) -> String {
