@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::far::{Boxed, Message, Outgoing};
@@ -18,6 +19,10 @@ pub trait Deliver: Send + Sync + fmt::Debug {
 
     /// Whether somebody is there now, in words for `bowline link show`.
     fn presence(&self) -> Presence;
+
+    /// Passes something on that is not a message ([`far::Event::Passing`](crate::far::Event)), as far as somebody is
+    /// there; must not wait. The default drops it.
+    fn pass(&self, _body: &Bytes) {}
 }
 
 /// A message on its way to the bot.
@@ -64,7 +69,12 @@ pub enum Said {
         /// What.
         outgoing: Outgoing,
         /// Who waits; a failure is told in words.
-        done: oneshot::Sender<Result<bytes::Bytes, String>>,
+        done: oneshot::Sender<Result<Bytes, String>>,
+    },
+    /// It was seen to get the text of a message over HTTP: for the trace.
+    Fetched {
+        /// The message.
+        id: String,
     },
     /// It was seen to answer a message over HTTP: for the trace and the level `handled`.
     Replied {

@@ -84,6 +84,11 @@ pub enum Command {
     },
     /// Send what the bot says.
     Send(Outgoing),
+    /// The bot has confirmed this message, and its replies were sent before: for services that wait to hear it.
+    Confirmed {
+        /// [`Message::id`].
+        id: String,
+    },
     /// Say goodbye and close; a hard end after `within`.
     Close {
         /// How long it may take.

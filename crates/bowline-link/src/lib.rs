@@ -18,7 +18,16 @@
 #![warn(missing_docs)]
 
 pub mod bot;
+mod clock;
 pub mod far;
+pub mod lease;
+mod links;
 pub mod local;
+mod make;
+pub mod profile;
+mod run;
 pub mod settings;
+mod thread;
 pub mod view;
+
+pub use links::{Host, Links, ProbeAnswer, RenewAnswer, SendFailure, StoreView, Unknown};

@@ -67,6 +67,9 @@ pub enum Profile {
         room: Option<String>,
         /// The routing probe: what is sent, with `{nonce}` in it. Any message that has the nonce in it answers.
         probe: Option<String>,
+        /// What acknowledges a message that has an id, once it is stored: a text with `{id}` in it, which is replaced as
+        /// it stands inside of a JSON string.
+        ack: Option<String>,
         /// Subprotocols offered.
         protocols: Vec<String>,
     },

@@ -1,0 +1,342 @@
+//! All links of a process, for the program around them.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    net::TcpListener,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bowline_proto::keeper::{Budget, ProbeOutcome};
+use bowline_store::{Mode, Step, Store};
+use bytes::Bytes;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    bot::{Mouth, SharedDeliver},
+    clock::Clock,
+    far::Outgoing,
+    local::Local,
+    make::Real,
+    run::{Board, Boards, Common, Maker, Order},
+    settings,
+    thread::{self, Start, Wish},
+    view::View,
+};
+
+/// What the program does for its links.
+pub trait Host: Send + Sync + fmt::Debug {
+    /// Makes the way to the bot of a link that delivers to an app behind HTTP or to a namespace.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, for people. It is asked for again every 5 s; until then messages wait.
+    fn deliver(&self, link: &settings::Link, mouth: Mouth) -> Result<SharedDeliver, String>;
+
+    /// Restarts this service of `[services]`: the last rung of the ladder. Returns at once.
+    fn restart_service(&self, service: &str);
+}
+
+/// All links of a process. They run on one thread of their own; everything here may be asked from any other.
+#[derive(Debug, Clone)]
+pub struct Links {
+    inside: Arc<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    host: Arc<dyn Host>,
+    shared: settings::Shared,
+    wishes: watch::Sender<Wish>,
+    listeners: Arc<Mutex<Vec<TcpListener>>>,
+    boards: Boards,
+    running: OnceLock<Running>,
+}
+
+/// What there is once the thread was started.
+#[derive(Debug)]
+struct Running {
+    store: Store,
+    ended: watch::Receiver<bool>,
+}
+
+impl Links {
+    /// Links that do not run yet.
+    pub fn new(shared: settings::Shared, host: Arc<dyn Host>) -> Self {
+        Self {
+            inside: Arc::new(Inside {
+                host,
+                shared,
+                wishes: watch::Sender::new(Wish::default()),
+                listeners: Arc::default(),
+                boards: Boards::default(),
+                running: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Opens the store and starts the thread `links`. Called once; later calls do nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no thread.
+    pub fn start(&self) -> io::Result<()> {
+        let inside = &self.inside;
+        if inside.running.get().is_some() {
+            return Ok(());
+        }
+        let store = Store::open(inside.shared.directory.join("links.db"));
+        let local = Local::new(&inside.shared).map_err(|error| error.to_string());
+        if let Err(error) = &local {
+            tracing::error!(error, "the loopback proxy for bots cannot be had");
+        }
+        let maker =
+            Real { host: Arc::clone(&inside.host), inbox: store.inbox(), local: local.clone() };
+        self.start_with(store, local.ok(), Arc::new(maker))
+    }
+
+    fn start_with(
+        &self,
+        store: Store,
+        local: Option<Local>,
+        maker: Arc<dyn Maker>,
+    ) -> io::Result<()> {
+        let inside = &self.inside;
+        let shared = &inside.shared;
+        let (ended, ending) = watch::channel(false);
+        let running = Running { store: store.clone(), ended: ending };
+        if inside.running.set(running).is_err() {
+            return Ok(());
+        }
+        let budget = Budget::new(shared.attempts_per_second, shared.attempts_burst);
+        let common = Common {
+            clock: Clock::start(),
+            store,
+            budget: Mutex::new(budget),
+            host: Arc::clone(&inside.host),
+            maker,
+            leases: shared.leases.clone(),
+            directory: shared.directory.clone(),
+            waiting_max: shared.waiting_max,
+            look_every: if cfg!(test) { LOOK / 20 } else { LOOK },
+        };
+        thread::start(Start {
+            common: Arc::new(common),
+            local,
+            wishes: inside.wishes.subscribe(),
+            listeners: Arc::clone(&inside.listeners),
+            boards: Arc::clone(&inside.boards),
+            ended,
+        })
+    }
+
+    /// Sets which links there are. One that is not changed goes on untouched; one that is gone or changed says goodbye.
+    pub fn configure(&self, links: Vec<settings::Link>) {
+        let links = links.into_iter().map(|link| (link.name.clone(), Arc::new(link))).collect();
+        self.inside.wishes.send_modify(|wish| wish.links = links);
+    }
+
+    /// Serves the loopback proxy on this listener.
+    pub fn serve_local(&self, listener: TcpListener) {
+        self.inside.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        self.inside.wishes.send_modify(|_| {});
+    }
+
+    /// How all links are, by name.
+    pub fn view(&self) -> Vec<View> {
+        self.boards().iter().map(|board| board.view()).collect()
+    }
+
+    /// How the store is.
+    pub fn store(&self) -> StoreView {
+        let Some(running) = self.inside.running.get() else { return StoreView::default() };
+        let health = running.store.health();
+        StoreView {
+            healthy: health.mode == Mode::Disk && health.words.is_empty(),
+            words: health.words,
+            since_unix_ms: health.since_unix_ms,
+        }
+    }
+
+    /// Makes a routing round trip now.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub async fn probe(&self, name: &str) -> Result<ProbeAnswer, Unknown> {
+        let (answer, answered) = oneshot::channel();
+        self.order(name, Order::Probe(answer)).await?;
+        let nothing = ProbeAnswer { outcome: ProbeOutcome::Impossible, took: Duration::ZERO };
+        Ok(waited(answered).await.unwrap_or(nothing))
+    }
+
+    /// Opens a new connection now, proves it, and closes the old one.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub async fn renew(&self, name: &str) -> Result<RenewAnswer, Unknown> {
+        let (answer, answered) = oneshot::channel();
+        self.order(name, Order::Renew(answer)).await?;
+        let nothing = || RenewAnswer::NotRenewed { words: "it has taken too long".into() };
+        Ok(waited(answered).await.unwrap_or_else(nothing))
+    }
+
+    /// What happened with the message of this id, on every link, oldest first.
+    pub async fn trace(&self, id: &str) -> Vec<Step> {
+        match self.inside.running.get() {
+            Some(running) => running.store.inbox().trace(id).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Sends something to the service of a link, as its bot would. Where nothing was asked for, the answer is empty, and
+    /// says that it was handed to the connection.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link, or it cannot be sent.
+    pub async fn send(&self, name: &str, outgoing: Outgoing) -> Result<Bytes, SendFailure> {
+        let (answer, answered) = oneshot::channel();
+        self.order(name, Order::Send(outgoing, answer)).await.map_err(SendFailure::Unknown)?;
+        let nothing = || Err("the link did not answer in time".to_owned());
+        waited(answered).await.unwrap_or_else(nothing).map_err(SendFailure::Failed)
+    }
+
+    /// Says goodbye to all services and ends, at the latest a moment after `within`. What waits for bots stays in the
+    /// store for the next process.
+    pub async fn farewell(&self, within: Duration) {
+        self.inside.wishes.send_modify(|wish| {
+            wish.farewell.get_or_insert(within);
+        });
+        let Some(running) = self.inside.running.get() else { return };
+        let mut ended = running.ended.clone();
+        // Its sender is dropped at the very end; that is as good.
+        let _ = timeout(within + END, ended.wait_for(|ended| *ended)).await;
+    }
+
+    /// Hands an order to the task of a link, or refuses it for a link that has none just now.
+    async fn order(&self, name: &str, order: Order) -> Result<(), Unknown> {
+        let board = self
+            .inside
+            .boards
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Unknown { name: name.to_owned() })?;
+        match board.orders() {
+            None => order.refuse("the link does not run"),
+            Some(orders) => {
+                if let Err(refused) = orders.send_timeout(order, BUSY).await {
+                    refused.into_inner().refuse("the link is busy");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn boards(&self) -> Vec<Arc<Board>> {
+        let boards = self.inside.boards.lock().unwrap_or_else(PoisonError::into_inner);
+        boards.values().cloned().collect()
+    }
+}
+
+/// How often a link looks whether the store, or the way to its bot, is back.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long somebody waits for an answer of a link: a renewal opens, proves and overlaps.
+const ANSWER: Duration = Duration::from_secs(90);
+
+/// How long an order waits for a place among others.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// How long the store and the loopback proxy may take to end after the links.
+const END: Duration = Duration::from_secs(6);
+
+/// `None`: nobody will answer.
+async fn waited<T>(answered: oneshot::Receiver<T>) -> Option<T> {
+    timeout(ANSWER, answered).await.ok()?.ok()
+}
+
+/// How a routing round trip went that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeAnswer {
+    /// How it ended.
+    pub outcome: ProbeOutcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a renewal went that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenewAnswer {
+    /// The new connection is in use.
+    Renewed {
+        /// From the wish to the close of the old one.
+        took: Duration,
+    },
+    /// The link goes on as it was.
+    NotRenewed {
+        /// Why.
+        words: String,
+    },
+}
+
+/// There is no link of this name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no link {:?}", self.name)
+    }
+}
+
+impl std::error::Error for Unknown {}
+
+/// Why something could not be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendFailure {
+    /// There is no such link.
+    Unknown(Unknown),
+    /// Not now; for people.
+    Failed(String),
+}
+
+impl fmt::Display for SendFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(unknown) => unknown.fmt(f),
+            Self::Failed(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for SendFailure {}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreView {
+    /// Whether messages are on disk. If not, they are in memory, and lost with the process.
+    pub healthy: bool,
+    /// Why it is not, for people; else empty.
+    pub words: String,
+    /// Since when, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+}
+
+impl Default for StoreView {
+    fn default() -> Self {
+        Self { healthy: true, words: String::new(), since_unix_ms: 0 }
+    }
+}

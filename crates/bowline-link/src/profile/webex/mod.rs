@@ -1,0 +1,304 @@
+//! Webex, as bots use it: a device is registered, its WebSocket (Mercury) tells what happened, and the text of a message
+//! is asked for over HTTP. Written from facts/links-and-fleet.md, section 2.1.
+//!
+//! - A device is used again as long as the service has it: what nobody acknowledged is sent once more on its next socket.
+//!   Beside a connection that is open still, a second device is registered: both are told of everything from then on.
+//! - Events hold no text, and not the word of a routing probe either: a probe is known by the id of the message that was
+//!   posted. The bot's own messages in the space of the probes are seen by nobody else.
+//! - A file is two events. The bot gets one message, with the id of what was shared.
+//!
+//! # Forms of bodies
+//!
+//! A message is the envelope as it came. Fetched: what `GET /messages/{id}` answers, for a button
+//! `GET /attachment/actions/{id}`. Outgoing: an object for `POST /messages`, or a JSON text, which becomes its
+//! `markdown`; if it names no space, it goes to that of the message it answers, into its thread.
+//!
+//! *Absent on purpose:* buttons of cards that were pressed while there was no connection: no list has them. The
+//! decryption of what events hold; bots do not need it.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bowline_dial::Leg;
+use bowline_proto::keeper::OpenFailure;
+use bowline_store::Inbox;
+use bytes::Bytes;
+use http::Uri;
+
+use super::{Unusable, Way};
+use crate::{
+    clock::Clock,
+    far::{Boxed, Connection, Message, OpenHow, Profile},
+    settings,
+};
+
+mod close;
+mod cloud;
+mod connection;
+mod device;
+pub mod envelope;
+mod open;
+mod rules;
+mod time;
+
+pub use rules::WebexRules;
+
+use cloud::{Cloud, Me};
+use device::{Catalog, Device, Registrations};
+use envelope::{Kind, Verb};
+
+/// Shares whose files are awaited, messages whose space is remembered, own messages whose post is not answered yet: what
+/// is older is forgotten.
+const REMEMBERED_MAX: usize = 1024;
+
+/// One bot at Webex.
+#[derive(Debug, Clone)]
+pub struct Webex {
+    account: Arc<Account>,
+}
+
+impl Webex {
+    /// Makes one for a link. `leg` is what all of the link's requests go through; `facts` is where it remembers its
+    /// device and its space for probes.
+    ///
+    /// # Errors
+    ///
+    /// It is a link of another profile, has no token, or a URL that is none.
+    pub(crate) fn new(
+        link: &settings::Link,
+        leg: Arc<Leg>,
+        way: Way,
+        facts: Inbox,
+    ) -> Result<Self, Unusable> {
+        let unusable = |words: &str| Unusable(words.to_owned());
+        let settings::Profile::Webex { catalog_url, api_url, probe_room } = &link.profile else {
+            return Err(unusable("it is no link to Webex"));
+        };
+        let Some(token) = link.token.clone() else {
+            return Err(unusable("a link to Webex needs a token"));
+        };
+        for url in [catalog_url, api_url] {
+            let parsed: Option<Uri> = url.parse().ok();
+            let scheme = parsed.as_ref().and_then(Uri::scheme_str);
+            if scheme != Some("https") {
+                return Err(Unusable(format!("`{url}` does not begin with `https://`")));
+            }
+        }
+        let base = |url: &str| url.trim_end_matches('/').to_owned();
+        let cloud = Cloud { leg, token, catalog_url: base(catalog_url), api_url: base(api_url) };
+        Ok(Self {
+            account: Arc::new(Account {
+                link: link.name.clone(),
+                // Whoever does not know of Bowline ignores his own messages; an app would answer them.
+                is_proxied: matches!(link.deliver, settings::Deliver::Proxy { .. }),
+                probe_room: probe_room.clone(),
+                connect_timeout: link.http.connect_timeout,
+                cloud,
+                way,
+                facts,
+                clock: Clock::start(),
+                known: Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl Profile for Webex {
+    fn open(&self, how: OpenHow) -> Boxed<'_, Result<Connection, OpenFailure>> {
+        Box::pin(open::open(Arc::clone(&self.account), how))
+    }
+
+    fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, String>> {
+        Box::pin(self.account.catch_up(since_unix_ms))
+    }
+
+    fn discard(&self, address: String) -> Boxed<'_, ()> {
+        Box::pin(async move { self.account.discard(&address).await })
+    }
+
+    fn fetch<'a>(&'a self, message: &'a Message) -> Boxed<'a, Result<Bytes, String>> {
+        Box::pin(self.account.fetch(message))
+    }
+
+    fn can_probe(&self) -> bool {
+        true
+    }
+
+    fn host(&self) -> String {
+        let uri: Option<Uri> = self.account.cloud.catalog_url.parse().ok();
+        uri.as_ref().and_then(Uri::host).unwrap_or_default().to_owned()
+    }
+
+    fn fresh_pool(&self) {
+        self.account.cloud.leg.fresh();
+    }
+}
+
+/// What the connections of a link share.
+struct Account {
+    link: String,
+    is_proxied: bool,
+    /// From the configuration.
+    probe_room: Option<String>,
+    connect_timeout: Duration,
+    cloud: Cloud,
+    way: Way,
+    facts: Inbox,
+    clock: Clock,
+    known: Mutex<Known>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// What was learned.
+#[derive(Debug, Default)]
+struct Known {
+    me: Option<Me>,
+    catalog: Option<Catalog>,
+    /// What marks the devices of this installation.
+    installation: Option<String>,
+    /// Devices that are ours and in use, or may be used again; the last one first of all.
+    devices: Vec<Device>,
+    /// Whether what an earlier process left behind was looked for.
+    is_tidied: bool,
+    registrations: Registrations,
+    /// The space for probes: its public id.
+    probe_room: Option<String>,
+    /// Probes that were posted: the message's UUID, and the word.
+    probes: VecDeque<(String, String)>,
+    /// Own messages in that space that no probe was known of yet: on which connection, and the UUID.
+    early: VecDeque<(u64, String)>,
+    shares: VecDeque<Share>,
+    /// Messages and the rooms they are in, by UUID: where answers go.
+    rooms: VecDeque<(String, String)>,
+    /// Connections so far.
+    connections: u64,
+}
+
+/// A file whose contents are not there yet.
+#[derive(Debug)]
+struct Share {
+    room: String,
+    /// The activity, and the message it becomes.
+    id: String,
+    envelope: String,
+}
+
+fn remember<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    if list.len() > REMEMBERED_MAX {
+        list.pop_front();
+    }
+}
+
+impl Account {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes a device that is not used any more.
+    async fn discard(&self, url: &str) {
+        let last = {
+            let mut known = self.known();
+            known.devices.retain(|device| device.url != url);
+            known.devices.last().map(|device| device.url.clone())
+        };
+        self.facts.set(&self.link, "device", last.as_deref()).await;
+        self.cloud.delete_device(url).await;
+    }
+
+    async fn catch_up(&self, since_unix_ms: u64) -> Result<Vec<Message>, String> {
+        let (me, catalog, probe_room) = {
+            let known = self.known();
+            (known.me.clone(), known.catalog.clone(), known.probe_room.clone())
+        };
+        let me = match me {
+            Some(me) => me,
+            None => self.cloud.me().await.map_err(|why| why.words)?,
+        };
+        let catalog = match catalog {
+            Some(catalog) => catalog,
+            None => self.cloud.catalog().await.map_err(|why| why.words)?,
+        };
+        let found = self.cloud.messages_since(since_unix_ms, probe_room.as_deref()).await?;
+        let messages = found.iter().filter_map(|message| {
+            let (activity, body) = envelope::of_message(message, &catalog.conversations)?;
+            if me.is(&activity.actor, &activity.email) {
+                return None;
+            }
+            let mut known = self.known();
+            remember(&mut known.rooms, (activity.id.clone(), activity.conversation.clone()));
+            Some(Message {
+                id: activity.id,
+                own_id: true,
+                room: activity.conversation,
+                receipt: None,
+                confirm: true,
+                body,
+            })
+        });
+        Ok(messages.collect())
+    }
+
+    /// The text of a message, for bots that do not ask for it themselves.
+    async fn fetch(&self, message: &Message) -> Result<Bytes, String> {
+        if self.is_proxied {
+            return Ok(message.body.clone());
+        }
+        let envelope = envelope::decode(&message.body).map_err(|_| "it is no envelope")?;
+        let Kind::Activity(activity) = envelope.kind else {
+            return Ok(message.body.clone());
+        };
+        let is_action = activity.verb == Verb::CardAction;
+        let kind = if is_action { "attachment/actions" } else { "messages" };
+        let place = format!("conversations/{}", activity.conversation);
+        let lookup = activity.url.replace(&place, &format!("{kind}/{}", activity.id));
+        self.cloud.message(&lookup, is_action).await
+    }
+}
+
+/// A random UUID (RFC 9562 section 5.4).
+fn uuid() -> String {
+    let mut bytes = [0; 16];
+    // Without randomness ids would repeat; nothing here is secret.
+    if getrandom::fill(&mut bytes).is_err() {
+        tracing::warn!("the operating system gives no randomness");
+    }
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let number = u128::from_be_bytes(bytes);
+    let hex = format!("{number:032x}");
+    let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
+    format!("{a}-{b}-{c}-{d}-{e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_is_one_and_no_other() {
+        let (one, other) = (uuid(), uuid());
+        assert_ne!(one, other);
+        let parts: Vec<usize> = one.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(&one[14..15], "4");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut list = VecDeque::new();
+        for number in 0..REMEMBERED_MAX + 10 {
+            remember(&mut list, number);
+        }
+        assert_eq!((list.len(), list.front()), (REMEMBERED_MAX, Some(&10)));
+    }
+}

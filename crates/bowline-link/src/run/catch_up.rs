@@ -1,0 +1,196 @@
+//! Asking the service for what was missed: from when, and when again. Pure.
+//!
+//! What arrives while the service is asked waits for a while, since what it says is older.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bowline_proto::Time;
+
+use super::limit;
+
+/// Taken off the time from which on the service is asked: its clock may go otherwise. What comes twice is known by its
+/// id.
+const MARGIN: Duration = Duration::from_secs(60);
+
+/// Before it is asked again when it did not answer: doubled each time.
+const PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct CatchUp<T> {
+    /// From when on, in milliseconds since 1970, if something is to be asked.
+    since_unix_ms: Option<u64>,
+    stand: Stand,
+    failures: u32,
+    hold_until: Option<Time>,
+    held: VecDeque<T>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Idle,
+    Due(Time),
+    /// Asked, and from when on.
+    Asked(u64),
+}
+
+impl<T> Default for CatchUp<T> {
+    fn default() -> Self {
+        let held = VecDeque::new();
+        Self { since_unix_ms: None, stand: Stand::Idle, failures: 0, hold_until: None, held }
+    }
+}
+
+impl<T> CatchUp<T> {
+    /// Asks for everything since then.
+    pub(super) fn want(&mut self, now: Time, now_unix_ms: u64, since_unix_ms: u64) {
+        let oldest = now_unix_ms.saturating_sub(millis(limit::CATCH_UP_MAX));
+        let since = since_unix_ms.saturating_sub(millis(MARGIN)).max(oldest);
+        self.since_unix_ms = Some(self.since_unix_ms.map_or(since, |known| known.min(since)));
+        if self.stand == Stand::Idle {
+            self.stand = Stand::Due(now);
+        }
+        if self.hold_until.is_none() {
+            self.hold_until = Some(now + limit::CATCH_UP_HOLD);
+        }
+    }
+
+    /// From when on the service is to be asked now.
+    pub(super) fn ask(&mut self, now: Time) -> Option<u64> {
+        let Stand::Due(at) = self.stand else { return None };
+        if at > now {
+            return None;
+        }
+        let since = self.since_unix_ms.take()?;
+        self.stand = Stand::Asked(since);
+        Some(since)
+    }
+
+    /// It has answered.
+    pub(super) fn done(&mut self, now: Time) {
+        self.failures = 0;
+        self.stand = match self.since_unix_ms {
+            // Asked for once more meanwhile.
+            Some(_) => Stand::Due(now),
+            None => Stand::Idle,
+        };
+    }
+
+    /// It has not: it is asked again, from the same time on. Nothing is held up any longer.
+    pub(super) fn failed(&mut self, now: Time) {
+        if let Stand::Asked(since) = self.stand {
+            self.since_unix_ms = Some(self.since_unix_ms.map_or(since, |known| known.min(since)));
+        }
+        let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.stand = Stand::Due(now + pause);
+        self.hold_until = Some(now);
+    }
+
+    /// Whether nothing is to be asked any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stand == Stand::Idle
+    }
+
+    /// Passes something on that has arrived, or keeps it back.
+    pub(super) fn pass(&mut self, now: Time, arrived: T) -> Option<T> {
+        if self.is_holding(now) {
+            self.held.push_back(arrived);
+            return None;
+        }
+        Some(arrived)
+    }
+
+    /// What was kept back and need not be any longer.
+    pub(super) fn release(&mut self, now: Time) -> VecDeque<T> {
+        if self.is_holding(now) && self.stand != Stand::Idle {
+            return VecDeque::new();
+        }
+        if self.stand == Stand::Idle {
+            self.hold_until = None;
+        }
+        std::mem::take(&mut self.held)
+    }
+
+    /// When something is to be done.
+    pub(super) fn deadline(&self, now: Time) -> Option<Time> {
+        let due = match self.stand {
+            Stand::Due(at) => Some(at),
+            Stand::Idle | Stand::Asked(_) => None,
+        };
+        let hold = self.hold_until.filter(|until| *until > now || !self.held.is_empty());
+        due.into_iter().chain(hold).min()
+    }
+
+    fn is_holding(&self, now: Time) -> bool {
+        self.held.len() < limit::ARRIVALS
+            && self.hold_until.is_some_and(|until| now < until)
+            && self.stand != Stand::Idle
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::ZERO;
+    const NOW: u64 = 1_800_000_000_000;
+
+    #[test]
+    fn what_arrives_meanwhile_waits_for_the_answer() {
+        let mut catch_up = CatchUp::default();
+        assert_eq!(catch_up.pass(START, 1), Some(1));
+        catch_up.want(START, NOW, NOW - 5_000);
+        assert_eq!(catch_up.ask(START), Some(NOW - 65_000));
+        assert_eq!(catch_up.ask(START), None);
+        assert_eq!(catch_up.pass(START, 2), None);
+        assert!(catch_up.release(START).is_empty());
+        catch_up.done(START);
+        assert_eq!(catch_up.release(START), [2]);
+        assert_eq!(catch_up.pass(START, 3), Some(3));
+        assert_eq!(catch_up.deadline(START), None);
+    }
+
+    #[test]
+    fn it_does_not_wait_for_long() {
+        let mut catch_up = CatchUp::default();
+        catch_up.want(START, NOW, NOW);
+        catch_up.ask(START);
+        assert_eq!(catch_up.pass(START, 1), None);
+        let later = catch_up.deadline(START).unwrap();
+        assert_eq!(later, START + limit::CATCH_UP_HOLD);
+        assert_eq!(catch_up.release(later), [1]);
+        assert_eq!(catch_up.pass(later, 2), Some(2));
+        assert_eq!(catch_up.deadline(later), None);
+    }
+
+    #[test]
+    fn it_is_asked_again_until_it_answers_from_the_oldest_time_on() {
+        let mut catch_up = CatchUp::<u8>::default();
+        catch_up.want(START, NOW, NOW - 1_000);
+        let since = catch_up.ask(START);
+        catch_up.want(START, NOW, NOW);
+        catch_up.failed(START);
+        assert_eq!(catch_up.ask(START), None);
+        let again = catch_up.deadline(START + Duration::from_millis(1)).unwrap();
+        assert_eq!((again, catch_up.ask(again)), (START + PAUSE_FIRST, since));
+        catch_up.failed(again);
+        assert_eq!(catch_up.failures, 2);
+        let again = catch_up.deadline(again + Duration::from_millis(1)).unwrap();
+        assert_eq!(catch_up.ask(again), since);
+        catch_up.done(again);
+        assert!(catch_up.is_idle());
+        assert_eq!((catch_up.failures, catch_up.deadline(again)), (0, None));
+    }
+
+    #[test]
+    fn it_never_goes_back_further_than_ids_are_remembered() {
+        let mut catch_up = CatchUp::<u8>::default();
+        catch_up.want(START, NOW, 0);
+        assert_eq!(catch_up.ask(START), Some(NOW - millis(limit::CATCH_UP_MAX)));
+    }
+}

@@ -1,0 +1,219 @@
+//! What a bot says to its service, until it can be handed to a connection. Pure, apart from who waits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bowline_proto::{Time, keeper::ConnectionId};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::limit;
+use crate::far::{Command, Outgoing};
+
+/// Who waits for what becomes of it.
+pub(super) type Done = oneshot::Sender<Result<Bytes, String>>;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    waiting: VecDeque<(Time, Item)>,
+    bytes: usize,
+    asks: BTreeMap<u64, Ask>,
+    next_ask: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Item {
+    /// Something for the service.
+    Send { outgoing: Outgoing, done: Option<Done> },
+    /// All replies to this message are before it: it counts as confirmed now.
+    Confirmed { id: String },
+}
+
+#[derive(Debug)]
+struct Ask {
+    connection: ConnectionId,
+    until: Time,
+    done: Option<Done>,
+}
+
+/// What is told to the connection, and what follows from that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) command: Command,
+    /// The message that is answered with it.
+    pub(super) replied: Option<String>,
+    /// The message that is confirmed with it.
+    pub(super) confirmed: Option<String>,
+}
+
+impl Outbound {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Takes something to be sent. When there is no place, whoever waits is told.
+    pub(super) fn send(&mut self, now: Time, outgoing: Outgoing, done: Option<Done>) {
+        let bytes = outgoing.body.len();
+        if self.waiting.len() >= limit::OUTBOUND || self.bytes + bytes > limit::OUTBOUND_BYTES {
+            refuse(done, "too much waits to be sent to the service");
+            return;
+        }
+        self.bytes += bytes;
+        self.waiting.push_back((now + limit::OUTBOUND_WAIT, Item::Send { outgoing, done }));
+    }
+
+    /// Marks the place where all replies to a message were before. Bounded by the offers that are under way.
+    pub(super) fn confirmed(&mut self, now: Time, id: String) {
+        self.waiting.push_back((now + limit::OUTBOUND_WAIT, Item::Confirmed { id }));
+    }
+
+    /// What is told next to this connection.
+    pub(super) fn next(&mut self, now: Time, connection: ConnectionId) -> Option<Told> {
+        let (_, item) = self.waiting.pop_front()?;
+        match item {
+            Item::Send { mut outgoing, done } => {
+                self.bytes -= outgoing.body.len();
+                if outgoing.ask.is_some() {
+                    outgoing.ask = Some(self.ask(now, connection, done));
+                } else if let Some(done) = done {
+                    // Nobody waits any more: the bot has gone.
+                    let _ = done.send(Ok(Bytes::new()));
+                }
+                let replied = outgoing.reply_to.clone();
+                Some(Told { command: Command::Send(outgoing), replied, confirmed: None })
+            }
+            Item::Confirmed { id } => {
+                let command = Command::Confirmed { id: id.clone() };
+                Some(Told { command, replied: None, confirmed: Some(id) })
+            }
+        }
+    }
+
+    /// The service has answered.
+    pub(super) fn answered(&mut self, ask: u64, answer: Result<Bytes, String>) {
+        if let Some(Ask { done: Some(done), .. }) = self.asks.remove(&ask) {
+            let _ = done.send(answer);
+        }
+    }
+
+    /// A connection has ended: what was asked on it is not answered any more.
+    pub(super) fn ended(&mut self, connection: ConnectionId) {
+        let lost = self.asks.extract_if(.., |_, ask| ask.connection == connection);
+        for (_, ask) in lost {
+            refuse(ask.done, "the connection ended before the service answered");
+        }
+    }
+
+    /// When something has waited long enough.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let waiting = self.waiting.front().map(|(until, _)| *until);
+        let asks = self.asks.values().map(|ask| ask.until).min();
+        waiting.into_iter().chain(asks).min()
+    }
+
+    /// Gives up what has waited too long. Returns the messages that count as confirmed although replies to them could
+    /// not be sent: offering them again would only make the bot say the same again.
+    pub(super) fn expire(&mut self, now: Time) -> Vec<String> {
+        let mut confirmed = Vec::new();
+        while let Some((until, _)) = self.waiting.front()
+            && *until <= now
+        {
+            match self.waiting.pop_front() {
+                Some((_, Item::Send { outgoing, done })) => {
+                    self.bytes -= outgoing.body.len();
+                    refuse(done, "there was no connection to the service for too long");
+                }
+                Some((_, Item::Confirmed { id })) => confirmed.push(id),
+                None => break,
+            }
+        }
+        for (_, ask) in self.asks.extract_if(.., |_, ask| ask.until <= now) {
+            refuse(ask.done, "the service did not answer in time");
+        }
+        confirmed
+    }
+
+    fn ask(&mut self, now: Time, connection: ConnectionId, done: Option<Done>) -> u64 {
+        if self.asks.len() >= limit::ASKS
+            && let Some((_, oldest)) = self.asks.pop_first()
+        {
+            refuse(oldest.done, "too many answers of the service are waited for");
+        }
+        self.next_ask += 1;
+        self.asks.insert(self.next_ask, Ask { connection, until: now + limit::ASK_WAIT, done });
+        self.next_ask
+    }
+}
+
+fn refuse(done: Option<Done>, words: &str) {
+    if let Some(done) = done {
+        // Nobody waits any more: the bot has gone.
+        let _ = done.send(Err(words.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Time = Time::ZERO;
+    const ON: ConnectionId = ConnectionId(1);
+
+    #[test]
+    fn what_is_said_goes_out_in_order_and_is_told() {
+        let mut outbound = Outbound::default();
+        let (done, mut told) = oneshot::channel();
+        outbound.send(START, saying("one"), Some(done));
+        outbound.confirmed(START, "m".into());
+        let sent = outbound.next(START, ON).unwrap();
+        assert_eq!(sent.command, Command::Send(saying("one")));
+        assert_eq!(told.try_recv(), Ok(Ok(Bytes::new())));
+        assert_eq!(outbound.next(START, ON).unwrap().confirmed.as_deref(), Some("m"));
+        assert!(outbound.is_empty() && outbound.bytes == 0);
+    }
+
+    #[test]
+    fn numbers_of_two_bots_do_not_meet() {
+        let mut outbound = Outbound::default();
+        let mut told: Vec<_> = (0..2)
+            .map(|_| {
+                let (done, told) = oneshot::channel();
+                outbound.send(START, Outgoing { ask: Some(7), ..saying("?") }, Some(done));
+                told
+            })
+            .collect();
+        let asks: Vec<u64> = (0..2)
+            .map(|_| match outbound.next(START, ON).unwrap().command {
+                Command::Send(Outgoing { ask: Some(ask), .. }) => ask,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_ne!(asks[0], asks[1]);
+        outbound.answered(asks[1], Ok(Bytes::from_static(b"two")));
+        outbound.ended(ON);
+        assert_eq!(told[1].try_recv(), Ok(Ok(Bytes::from_static(b"two"))));
+        assert!(matches!(told[0].try_recv(), Ok(Err(_))));
+    }
+
+    #[test]
+    fn what_finds_no_connection_is_refused_in_the_end() {
+        let mut outbound = Outbound::default();
+        let mut told: Vec<_> = (0..=limit::OUTBOUND)
+            .map(|_| {
+                let (done, told) = oneshot::channel();
+                outbound.send(START, saying("x"), Some(done));
+                told
+            })
+            .collect();
+        assert!(matches!(told.pop().unwrap().try_recv(), Ok(Err(_))), "beyond the limit");
+        outbound.confirmed(START, "m".into());
+        let at = outbound.deadline().unwrap();
+        assert_eq!(outbound.expire(at), ["m"]);
+        assert!(told.into_iter().all(|mut told| matches!(told.try_recv(), Ok(Err(_)))));
+        assert_eq!((outbound.bytes, outbound.deadline()), (0, None));
+    }
+
+    fn saying(text: &'static str) -> Outgoing {
+        let body = Bytes::from_static(text.as_bytes());
+        Outgoing { body, text: true, ask: None, reply_to: None }
+    }
+}

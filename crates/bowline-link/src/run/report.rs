@@ -1,0 +1,177 @@
+//! What the keeper reports becomes lines, figures and answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bowline_proto::keeper::{ProbeCause, ProbeOutcome, Reason, Report, Rung, State, Verdict};
+use tokio::sync::oneshot;
+
+use super::{Board, told::Told};
+use crate::links::{ProbeAnswer, RenewAnswer};
+
+/// Who tells the world about one link.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    link: Arc<str>,
+    board: Arc<Board>,
+    told: Told,
+    /// Who waits for a routing round trip.
+    probes: Vec<oneshot::Sender<ProbeAnswer>>,
+    /// Who waits for a renewal.
+    renewals: Vec<oneshot::Sender<RenewAnswer>>,
+}
+
+/// Operators that wait at once; more are told to ask again.
+const WAITING_MAX: usize = 16;
+
+impl Reporter {
+    pub(super) fn new(link: Arc<str>, board: Arc<Board>) -> Self {
+        let (told, probes, renewals) = (Told::default(), Vec::new(), Vec::new());
+        Self { link, board, told, probes, renewals }
+    }
+
+    /// Somebody wants to know how the next routing round trip goes.
+    pub(super) fn await_probe(&mut self, answer: oneshot::Sender<ProbeAnswer>) {
+        self.probes.truncate(WAITING_MAX - 1);
+        self.probes.push(answer);
+    }
+
+    /// Somebody wants to know how the next renewal goes.
+    pub(super) fn await_renewal(&mut self, answer: oneshot::Sender<RenewAnswer>) {
+        self.renewals.truncate(WAITING_MAX - 1);
+        self.renewals.push(answer);
+    }
+
+    pub(super) fn report(&mut self, report: Report) {
+        match report {
+            Report::State { state, words } => self.state(state, &words),
+            Report::Probe { cause, outcome, took } => self.probe(cause, outcome, took),
+            Report::Renewed { reason, took } => self.renewed(reason, took),
+            Report::NotRenewed { reason, words } => self.not_renewed(reason, words),
+            Report::Escalated { rung } => self.escalated(rung),
+        }
+    }
+
+    /// An attempt to open a connection has ended.
+    pub(super) fn attempt(&self, verdict: Option<Verdict>) {
+        let outcome = match verdict {
+            None => "ok",
+            Some(Verdict::Again) => "again",
+            Some(Verdict::Elsewhere) => "elsewhere",
+            Some(Verdict::Replaced) => "replaced",
+            Some(Verdict::Unauthorized) => "unauthorized",
+            Some(Verdict::Refused) => "refused",
+        };
+        self.board.count(|figures| *figures.attempts.entry(outcome).or_default() += 1);
+    }
+
+    /// Something else goes wrong. Said once in these words, then how often.
+    pub(super) fn trouble(&mut self, words: String) {
+        if let Some(line) = self.told.trouble(words.clone()) {
+            tracing::warn!(link = &*self.link, times = line.times, "{words}");
+        }
+    }
+
+    fn state(&mut self, state: State, words: &str) {
+        self.board.set_state(state, words);
+        let link = &*self.link;
+        let because = if words.is_empty() { "" } else { ": " };
+        match self.told.state(state, words) {
+            Some(line) if line.warn => tracing::warn!(
+                link,
+                times = line.times,
+                left_out = line.left_out,
+                "the link is {}{because}{words}",
+                state.name()
+            ),
+            Some(line) => tracing::info!(
+                link,
+                left_out = line.left_out,
+                "the link is {}{because}{words}",
+                state.name()
+            ),
+            None => tracing::debug!(link, "the link is {}{because}{words}", state.name()),
+        }
+    }
+
+    fn probe(&mut self, cause: ProbeCause, outcome: ProbeOutcome, took: Duration) {
+        let word = match &outcome {
+            ProbeOutcome::Ok => Some("ok"),
+            ProbeOutcome::Lost => Some("lost"),
+            ProbeOutcome::NotMade(_) => Some("not-made"),
+            ProbeOutcome::Impossible => None,
+        };
+        if let Some(word) = word {
+            self.board.count(|figures| *figures.probes.entry((cause, word)).or_default() += 1);
+        }
+        match &outcome {
+            ProbeOutcome::Ok => {
+                tracing::debug!(link = &*self.link, cause = cause.name(), ?took, "probed");
+            }
+            ProbeOutcome::Lost => self.trouble("a routing round trip was lost".into()),
+            ProbeOutcome::NotMade(words) => {
+                self.trouble(format!("a routing round trip could not be made: {words}"));
+            }
+            ProbeOutcome::Impossible => {}
+        }
+        for answer in self.probes.drain(..) {
+            // Whoever asked may have gone.
+            let _ = answer.send(ProbeAnswer { outcome: outcome.clone(), took });
+        }
+    }
+
+    fn renewed(&mut self, reason: Reason, took: Duration) {
+        self.board.count(|figures| *figures.renewals.entry(reason).or_default() += 1);
+        match reason {
+            Reason::First | Reason::Lost => {
+                tracing::debug!(link = &*self.link, reason = reason.name(), ?took, "connected");
+            }
+            Reason::Silent | Reason::Age | Reason::Drain | Reason::Unrouted | Reason::Asked => {
+                tracing::info!(link = &*self.link, reason = reason.name(), ?took, "renewed");
+            }
+        }
+        for answer in self.renewals.drain(..) {
+            // Whoever asked may have gone.
+            let _ = answer.send(RenewAnswer::Renewed { took });
+        }
+    }
+
+    fn not_renewed(&mut self, reason: Reason, words: String) {
+        self.board.count(|figures| *figures.renewals_failed.entry(reason).or_default() += 1);
+        match reason {
+            // The state says so already.
+            Reason::First | Reason::Lost => {
+                tracing::debug!(
+                    link = &*self.link,
+                    reason = reason.name(),
+                    "not connected: {words}"
+                );
+            }
+            Reason::Silent | Reason::Age | Reason::Drain | Reason::Unrouted | Reason::Asked => {
+                self.trouble(format!("the connection could not be renewed: {words}"));
+            }
+        }
+        for answer in self.renewals.drain(..) {
+            // Whoever asked may have gone.
+            let _ = answer.send(RenewAnswer::NotRenewed { words: words.clone() });
+        }
+    }
+
+    fn escalated(&mut self, rung: Rung) {
+        self.board.count(|figures| *figures.rungs.entry(rung).or_default() += 1);
+        match rung {
+            Rung::Retry => {}
+            Rung::Address => self.escalates("the next address is looked up anew"),
+            Rung::Pool => self.escalates("all pooled HTTP connections are closed"),
+            Rung::Service => {
+                tracing::warn!(link = &*self.link, "the bot's service is restarted");
+            }
+        }
+    }
+
+    /// What follows from trouble that was told already.
+    fn escalates(&mut self, words: &str) {
+        if let Some(line) = self.told.trouble(words.to_owned()) {
+            tracing::info!(link = &*self.link, times = line.times, "{words}");
+        }
+    }
+}
