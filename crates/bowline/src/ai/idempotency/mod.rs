@@ -204,10 +204,12 @@ impl Idempotency {
     }
 }
 
-/// What a key is known by: nobody finds another's.
+/// What a key is known by: nobody finds another's, and no client what it was told of models that it may not ask for any
+/// more.
 pub(super) fn key_of(owner: Option<&ClientKey>, said: &str) -> Hash {
-    let owner: &[u8] = owner.map_or(&[], |key| &key.digest.0);
-    hash([owner, said.as_bytes()])
+    let digest: &[u8] = owner.map_or(&[], |key| &key.digest.0);
+    let models = owner.and_then(|key| key.limits.models.as_deref()).unwrap_or_default();
+    hash([digest, said.as_bytes()].into_iter().chain(models.iter().map(String::as_bytes)))
 }
 
 /// What a request is known by: all of it that a provider is told.
