@@ -123,23 +123,7 @@ impl Asking {
 
     fn request(&self, options: &Options) -> Result<Request<Full<Bytes>>, http::Error> {
         let timestamp = self.app.clock.unix_seconds();
-        let mut builder = Request::builder()
-            .method(Method::POST)
-            .uri(options.url.origin().path())
-            .header(header::HOST, options.url.origin().authority())
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(header::ACCEPT, HeaderValue::from_static("application/json"))
-            .header(
-                header::USER_AGENT,
-                HeaderValue::from_static(concat!("bowline/", env!("CARGO_PKG_VERSION"))),
-            )
-            .header("webhook-id", &self.message_id)
-            .header("webhook-timestamp", timestamp);
-        if let Some(secret) = &options.secret {
-            let signature = secret.sign(&self.message_id, timestamp, &self.body);
-            builder = builder.header("webhook-signature", signature);
-        }
-        builder.body(Full::new(self.body.clone()))
+        request(options, &self.message_id, timestamp, self.body.clone())
     }
 
     fn parse(&self, body: &[u8]) -> Result<Answer, crate::wire::Mistake> {
@@ -149,6 +133,32 @@ impl Asking {
             Asked::Nothing => Answer::Nothing,
         })
     }
+}
+
+/// Makes a request to an app. `timestamp` is in seconds since 1970.
+pub(crate) fn request(
+    options: &Options,
+    message_id: &str,
+    timestamp: u64,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, http::Error> {
+    let mut builder = Request::builder()
+        .method(Method::POST)
+        .uri(options.url.origin().path())
+        .header(header::HOST, options.url.origin().authority())
+        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+        .header(
+            header::USER_AGENT,
+            HeaderValue::from_static(concat!("bowline/", env!("CARGO_PKG_VERSION"))),
+        )
+        .header("webhook-id", message_id)
+        .header("webhook-timestamp", timestamp);
+    if let Some(secret) = &options.secret {
+        let signature = secret.sign(message_id, timestamp, &body);
+        builder = builder.header("webhook-signature", signature);
+    }
+    builder.body(Full::new(body))
 }
 
 /// A time for people.

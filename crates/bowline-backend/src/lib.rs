@@ -16,6 +16,7 @@ mod clock;
 mod driver;
 mod limit;
 mod message_id;
+mod post;
 mod queue;
 mod signature;
 mod stats;
@@ -29,6 +30,7 @@ use bowline_net::{
     Ack, ConnectRequest, Context, DisconnectReason, Handler, SocketRef, socketio::Args,
 };
 
+pub use post::PostFailure;
 pub use signature::{Secret, SecretError};
 pub use stats::{Outcome, Stats};
 pub use url::{Url, UrlError};

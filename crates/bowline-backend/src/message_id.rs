@@ -6,17 +6,26 @@ use ring::digest;
 /// The longest id of a client's that is used as it is.
 const PLAIN_MAX: usize = 128;
 
+/// The id of a message that a link has brought: the same however often the app is offered it.
+pub(crate) fn of_message(link: &str, id: &str) -> String {
+    named("lnk", link, id)
+}
+
 /// The id of an event that its client has named: the same whenever the client sends it again, for as
 /// long as the client is the same socket.
 pub(crate) fn of_event(sid: &str, id: &str) -> String {
+    named("ev", sid, id)
+}
+
+fn named(kind: &str, of: &str, id: &str) -> String {
     // The specification wants no full stops, and headers no more than printable letters.
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if !id.is_empty() && id.len() <= PLAIN_MAX && id.bytes().all(plain) {
-        return format!("evt_{sid}_{id}");
+        return format!("{kind}t_{of}_{id}");
     }
     let digest = digest::digest(&digest::SHA256, id.as_bytes());
     // Another beginning, so that nobody can choose an id that looks like the digest of another.
-    format!("evh_{sid}_{}", URL_SAFE_NO_PAD.encode(digest))
+    format!("{kind}h_{of}_{}", URL_SAFE_NO_PAD.encode(digest))
 }
 
 /// The id of anything else: the same however often the server sends it.

@@ -94,6 +94,48 @@ crate::table! {
         retry: false,
         remedy: "The log says what is wrong with the answer; docs/backend.md says what is right.",
     }
+    LinkUnusable {
+        help: "A link cannot be kept in the way that is configured.",
+        name: "link-unusable",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Check its table in [links]: the variable of `token-env` must be set for the server, or this user able to read what `token-file` names; no two links have the same token.",
+    }
+    LinkUnknown {
+        help: "There is no such link.",
+        name: "link-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "`bowline link ls` lists the links of the server.",
+    }
+    LinkNotSent {
+        help: "What was to go to the service of a link did not.",
+        name: "link-not-sent",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "`bowline link show NAME` tells how the link is; what was said waits for a connection for a minute at most, so say it again when the link is live.",
+    }
+    LinkNotProved {
+        help: "A link did not prove that messages reach it.",
+        name: "link-not-proved",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "`bowline link show NAME` tells which level failed; it is tried again by itself.",
+    }
+    LinkMessageUnknown {
+        help: "Nothing is known of a message with this id.",
+        name: "link-message-unknown",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Messages are remembered for 24 hours after they were confirmed, by the id that the service gives them.",
+    }
+    LinkNoVariables {
+        help: "A link has no variables for its bot.",
+        name: "link-no-variables",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Only a link with deliver = \"proxy\" has them; check its table in [links], and that this user may write to the state directory of the server.",
+    }
     TelemetryUnusable {
         help: "Spans cannot be exported in the way that is configured.",
         name: "telemetry-unusable",
@@ -443,6 +485,41 @@ crate::table! {
         blame: Blame::Operator,
         retry: false,
         remedy: "Correct what is named above in [services].",
+    }
+    LinkSecretWrong {
+        help: "The loopback proxy of the links was asked without the name and the secret of a link.",
+        name: "link-secret-wrong",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "Start the bot with the variables that `bowline link env NAME` prints, or give its service `link = \"NAME\"`.",
+    }
+    LinkUnserved {
+        help: "The loopback proxy does not serve the bots of this link any more.",
+        name: "link-unserved",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "`bowline link ls` lists the links; a link has bots at the proxy if it says `deliver = \"proxy\"`.",
+    }
+    LinkRequestRefused {
+        help: "The loopback proxy of the links does not take a request of this kind.",
+        name: "link-request-refused",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "docs/links.md says what bots may ask of it; the limits of requests stand there too.",
+    }
+    LinkUnreachable {
+        help: "The server that a bot asked for by way of its link could not be reached, or broke off.",
+        name: "link-unreachable",
+        blame: Blame::System,
+        retry: true,
+        remedy: "`bowline link show NAME` says how the link itself fares. Look at this machine's network, and at `proxy` of the link.",
+    }
+    LinkBusy {
+        help: "The bots of a link have too many connections, or too much in them.",
+        name: "link-busy",
+        blame: Blame::Operator,
+        retry: true,
+        remedy: "See whether a bot opens connections and forgets them.",
     }
     GatewayRestarting {
         help: "There is no gateway at the moment: one is being started.",

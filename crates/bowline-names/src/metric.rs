@@ -208,6 +208,96 @@ crate::table! {
         kind: Kind::Gauge,
         labels: &["service"],
     }
+    LinkState {
+        help: "Whether a link is in a state: 1 for the one it is in, 0 for the others. docs/links.md has the states.",
+        name: "bowline_link_state",
+        kind: Kind::Gauge,
+        labels: &["link", "state"],
+    }
+    LinkLevelAge {
+        help: "Time since the last proof of a level on the connection in use; absent for what a link does not have and for what was never proved.",
+        name: "bowline_link_level_age_seconds",
+        kind: Kind::Gauge,
+        labels: &["link", "level"],
+    }
+    LinkLive {
+        help: "Whether a link has a connection that was proved: 1 or 0; absent for one that is not kept here.",
+        name: "bowline_link_live",
+        kind: Kind::Gauge,
+        labels: &["link"],
+    }
+    LinkRoutingStaleness {
+        help: "Time since the last routing round trip of a link, in units of the longest time that there should be between two.",
+        name: "bowline_link_routing_staleness",
+        kind: Kind::Gauge,
+        labels: &["link"],
+    }
+    LinkWaiting {
+        help: "Messages of a link that its bot has not confirmed.",
+        name: "bowline_link_waiting_messages",
+        kind: Kind::Gauge,
+        labels: &["link"],
+    }
+    LinkOldestWaiting {
+        help: "Time since the oldest of them arrived; 0 if there is none.",
+        name: "bowline_link_oldest_waiting_seconds",
+        kind: Kind::Gauge,
+        labels: &["link"],
+    }
+    LinkParked {
+        help: "Messages of a link that were put aside: offered as often as they may be, or refused by the bot.",
+        name: "bowline_link_parked_messages",
+        kind: Kind::Gauge,
+        labels: &["link"],
+    }
+    LinkRenewals {
+        help: "Connections that a link has made and proved, by reason.",
+        name: "bowline_link_renewals_total",
+        kind: Kind::Counter,
+        labels: &["link", "reason"],
+    }
+    LinkRenewalFailures {
+        help: "Connections that were to take the place of another and did not, by reason.",
+        name: "bowline_link_renewal_failures_total",
+        kind: Kind::Counter,
+        labels: &["link", "reason"],
+    }
+    LinkProbes {
+        help: "Routing round trips, by why they were made and how they ended: `ok`, `lost`, or `not-made`, which says nothing of the routing.",
+        name: "bowline_link_probes_total",
+        kind: Kind::Counter,
+        labels: &["link", "cause", "outcome"],
+    }
+    LinkMessages {
+        help: "Messages of a link: `new` ones, `repeated` ones that were not offered, those that were `caught-up` by asking the service; offers that were made again, and messages that the bot has `confirmed` or that were `parked`.",
+        name: "bowline_link_messages_total",
+        kind: Kind::Counter,
+        labels: &["link", "outcome"],
+    }
+    LinkAttempts {
+        help: "Attempts to connect to the service, by how they ended: `ok`, or what the end means for the next.",
+        name: "bowline_link_attempts_total",
+        kind: Kind::Counter,
+        labels: &["link", "outcome"],
+    }
+    LinkHttpRequests {
+        help: "HTTP requests of a link and of its bot: `ok`, `retried` on a new connection, or `failed`.",
+        name: "bowline_link_http_requests_total",
+        kind: Kind::Counter,
+        labels: &["link", "outcome"],
+    }
+    LinkEscalations {
+        help: "How often a rung of the escalation ladder was reached.",
+        name: "bowline_link_escalations_total",
+        kind: Kind::Counter,
+        labels: &["link", "rung"],
+    }
+    StoreHealthy {
+        help: "Whether messages of links are on disk (1) or in memory, since the disk is full or cannot be written (0); absent without links.",
+        name: "bowline_store_healthy",
+        kind: Kind::Gauge,
+        labels: &[],
+    }
     CertificateExpiry {
         help: "When the certificate of the public listener ends, in seconds since 1970; absent without TLS.",
         name: "bowline_certificate_expiry_timestamp_seconds",

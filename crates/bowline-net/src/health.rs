@@ -63,6 +63,11 @@ impl Handle {
         self.process.services.store(Arc::new(services));
     }
 
+    /// The same of the outbound connections that the program keeps; they stand behind the services.
+    pub fn set_links(&self, links: Vec<ComponentView>) {
+        self.process.links.store(Arc::new(links));
+    }
+
     /// How long the program took to bind and to be ready.
     pub fn startup(&self) -> Startup {
         let process = &self.process;
@@ -125,12 +130,14 @@ fn ready(process: &Process, errors: bool) -> Response<Bytes> {
     // A server that stops takes no new clients: whoever spreads them must hear of it.
     let stopping = process.is_draining();
     let services = process.services.load();
-    let readiness = components.readiness().with(&services);
+    let links = process.links.load();
+    let readiness = components.readiness().with(&services).with(&links);
     let status = if stopping { "stopping" } else { readiness.name() };
     let views = components.views();
     let components = views.iter().map(|view| Component::of(view, "component", errors));
     let services = services.iter().map(|view| Component::of(view, "service", errors));
-    let components = components.chain(services).collect();
+    let links = links.iter().map(|view| Component::of(view, "link", errors));
+    let components = components.chain(services).chain(links).collect();
     json(readiness.is_serving() && !stopping, &Ready { status, components })
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Process {
     pub(crate) components: Arc<Components>,
     /// Processes beside the server, as the program has said last.
     pub(crate) services: ArcSwap<Vec<ComponentView>>,
+    /// The same of the outbound connections that the program keeps.
+    pub(crate) links: ArcSwap<Vec<ComponentView>>,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) started: Started,
     pub(crate) prober: Prober,
@@ -84,6 +86,7 @@ impl Process {
             refusals: Refusals::default(),
             components: builder.components,
             services: ArcSwap::default(),
+            links: ArcSwap::default(),
             certificates: builder.certificates,
             started: builder.started,
             prober: Prober::default(),

@@ -68,6 +68,8 @@ pub(crate) enum Door {
     Public,
     /// Operators.
     Admin,
+    /// Bots of links, on this machine.
+    Links,
 }
 
 impl Door {
@@ -76,6 +78,7 @@ impl Door {
         match self {
             Self::Public => "public",
             Self::Admin => "admin",
+            Self::Links => "links",
         }
     }
 }

@@ -39,6 +39,8 @@ impl Failure {
             | ErrorCode::TokenKeysUnusable
             | ErrorCode::BackendUnusable
             | ErrorCode::ProviderUnusable
+            | ErrorCode::LinkUnusable
+            | ErrorCode::LinkNoVariables
             | ErrorCode::ServicesUnusable
             | ErrorCode::TelemetryUnusable
             | ErrorCode::KeyUnusable
@@ -63,12 +65,20 @@ impl Failure {
             | ErrorCode::ManagedElsewhere
             | ErrorCode::LogMissing
             | ErrorCode::ServiceUnknown
+            | ErrorCode::LinkUnknown
+            | ErrorCode::LinkNotProved
+            | ErrorCode::LinkMessageUnknown
             | ErrorCode::ServiceNotReady
             | ErrorCode::BenchFailed => Exit::Failed,
             ErrorCode::AdminTokenUnreadable | ErrorCode::BenchInvalid => Exit::Usage,
             // Clients alone are told these, and the admin API alone says the rest.
             ErrorCode::BackendUnavailable
             | ErrorCode::BackendTimeout
+            | ErrorCode::LinkNotSent
+            | ErrorCode::LinkSecretWrong
+            | ErrorCode::LinkRequestRefused
+            | ErrorCode::LinkUnreachable
+            | ErrorCode::LinkBusy
             | ErrorCode::BackendBusy
             | ErrorCode::BackendInvalid
             | ErrorCode::AdminTokenMissing

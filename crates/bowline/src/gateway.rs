@@ -1,9 +1,9 @@
 //! The process that speaks to clients: started by the master, told by its charter what to run.
 //!
-//! Its main thread runs a small runtime, the *office*: signals, the link to the master, the API.
+//! Its main thread runs a small runtime, the *office*: signals, the cord to the master, the API.
 //! Clients are served on the threads of the shards, which the office never enters.
 
-mod link;
+mod cord;
 mod reload;
 mod reports;
 
@@ -41,7 +41,9 @@ use crate::{
     emit::Emitter,
     failure::Failure,
     handover::{self, Taken},
-    instance, log,
+    instance,
+    links::{self, Links},
+    log,
     master::Report,
     metrics, misuse,
     services::board::Board,
@@ -49,9 +51,9 @@ use crate::{
     wiring,
 };
 
-use self::{link::Link, reports::Reports};
+use self::{cord::Cord, reports::Reports};
 
-pub(crate) use self::link::{RELOAD, SERVICES};
+pub(crate) use self::cord::{RELOAD, SERVICES};
 
 /// How often the progress of a drain is shown.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -71,11 +73,13 @@ pub(crate) struct Gateway {
     /// Who gets in.
     pub(crate) auth: Arc<Auth>,
     /// Apps behind HTTP.
-    pub(crate) backends: Backends,
+    pub(crate) backends: Arc<Backends>,
     /// Models of providers.
     pub(crate) ai: Ai,
     /// Processes that the master looks after.
     pub(crate) services: Board,
+    /// Connections to services of bots.
+    pub(crate) links: Links,
     /// The way in for events of other programs.
     pub(crate) emitter: Emitter,
 }
@@ -91,9 +95,9 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
     })?;
     // It was started as /proc/self/exe, and would be called by that in lists of processes.
     let _ = fs::write("/proc/self/comm", "bowline");
-    let Taken { charter, listeners, link, reports } = taken;
+    let Taken { charter, listeners, cord, reports } = taken;
     let reports = Reports::new(reports);
-    let ended = start(charter, listeners, link, &reports);
+    let ended = start(charter, listeners, cord, &reports);
     if let Err(failure) = &ended {
         reports.tell(&Report::Failed { text: first_line(&failure.message) });
     }
@@ -103,12 +107,13 @@ pub(crate) fn run() -> Result<ExitCode, Failure> {
 fn start(
     charter: Charter,
     listeners: Vec<(Listener, TcpListener)>,
-    link: UnixStream,
+    cord: UnixStream,
     reports: &Reports,
 ) -> Result<Exit, Failure> {
     let file = charter.file.clone().map(|file| (file.path, file.text));
     let config = config::of_text(file, charter.overrides.clone())?;
-    let config = config::bound(config, &charter.at(Door::Public), &charter.at(Door::Admin))?;
+    let bound = [Door::Public, Door::Admin, Door::Links].map(|door| charter.at(door));
+    let config = config::bound(config, &bound[0], &bound[1], &bound[2])?;
     let first = charter.restarts.is_empty();
     if first {
         // Later they stay what they can be: clients come before alerts.
@@ -123,9 +128,13 @@ fn start(
     log::start(&config.log.level, config.log.format);
 
     let auth = Arc::new(Auth::new(office.handle().clone(), first));
-    let backends = Backends::new(office.handle().clone());
+    let backends = Arc::new(Backends::new(office.handle().clone()));
     let ai = Ai::new(first);
-    let mut builder = wiring::builder(&config, &auth, &backends, &ai)?;
+    let (for_bots, listeners): (Vec<_>, Vec<_>) =
+        listeners.into_iter().partition(|(listener, _)| listener.door == Door::Links);
+    let for_bots = for_bots.into_iter().next().map(|(_, socket)| socket);
+    let links = Links::new(office.handle().clone(), &charter, Arc::clone(&backends), for_bots);
+    let mut builder = wiring::builder(&config, &auth, &backends, &ai, &links)?;
     backends.settle();
     ai.settle();
     if first {
@@ -136,6 +145,7 @@ fn start(
         builder = match listener.door {
             Door::Public => builder.adopt(socket),
             Door::Admin => builder.adopt_admin(socket),
+            Door::Links => builder,
         };
     }
     builder = builder.state_file(state_file(&charter));
@@ -151,15 +161,17 @@ fn start(
         backends,
         ai,
         services: Board::new(Vec::new()),
+        links,
         charter: Arc::new(charter),
     });
     gateway.services.set(gateway.charter.services.clone(), &gateway.handle);
     door.open(Arc::clone(&gateway));
     gateway.auth.open(gateway.handle.clone());
+    gateway.links.open(gateway.handle.clone());
     let result = office.block_on(async {
         let mut tasks = JoinSet::new();
-        let link = Link { stream: link, config };
-        let result = serve(&gateway, server, link, reports, &mut tasks).await;
+        let cord = Cord { stream: cord, config };
+        let result = serve(&gateway, server, cord, reports, &mut tasks).await;
         tasks.shutdown().await;
         result
     });
@@ -185,20 +197,20 @@ enum Event {
     /// The server ended.
     Ended(Result<(), RunError>),
     Order(Order),
-    /// The link is closed: the master died.
+    /// The cord is closed: the master died.
     Orphaned,
 }
 
 async fn serve(
     gateway: &Arc<Gateway>,
     server: bowline_net::Server,
-    link: Link,
+    cord: Cord,
     reports: &Reports,
     tasks: &mut JoinSet<()>,
 ) -> Result<Exit, Failure> {
     let cannot_start = |error| Failure::new(ErrorCode::StartFailed, error);
     let mut orders = Orders::listen().map_err(cannot_start)?;
-    let mut link = pin!(link.serve(gateway).map_err(cannot_start)?);
+    let mut cord = pin!(cord.serve(gateway).map_err(cannot_start)?);
     let (drain, asked) = oneshot::channel();
     let mut running = pin!(server.run(async {
         // The sender is dropped only when this is not waited for any more.
@@ -207,10 +219,11 @@ async fn serve(
     tasks.spawn(reports.clone().live(Arc::clone(gateway)));
     tasks.spawn(alerts::run(Arc::clone(gateway)));
     tasks.spawn(misuse::run(Arc::clone(gateway)));
+    tasks.spawn(links::run(Arc::clone(gateway)));
     let event = tokio::select! {
         ended = &mut running => Event::Ended(ended),
         order = orders.next() => Event::Order(order),
-        () = &mut link => Event::Orphaned,
+        () = &mut cord => Event::Orphaned,
     };
     match event {
         Event::Ended(ended) => return Err(stopped_by_itself(ended)),
@@ -224,7 +237,11 @@ async fn serve(
     let _ = drain.send(());
     let exit = drained(running, &mut orders, &gateway.handle).await?;
     if exit == Exit::Ok {
-        let farewell = async { tokio::join!(gateway.backends.farewell(), gateway.ai.farewell()) };
+        let farewell = async {
+            // Links offer nothing any more when apps are told the last.
+            gateway.links.farewell().await;
+            tokio::join!(gateway.backends.farewell(), gateway.ai.farewell())
+        };
         tokio::select! {
             _ = farewell => {}
             Order::Cut = orders.next() => return Ok(Exit::Cut),

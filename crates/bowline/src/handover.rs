@@ -1,6 +1,6 @@
 //! How descriptors and orders get from the master to a gateway.
 //!
-//! The gateway's stdin is one end of a socket pair, the *link*. Over it come first, with a single
+//! The gateway's stdin is one end of a socket pair, the *cord*. Over it come first, with a single
 //! byte, the descriptors: where the gateway reports, then the listeners in the order of the
 //! charter. Then the charter: its length and its JSON. After that both sides speak HTTP/2 on it.
 
@@ -37,7 +37,7 @@ pub(crate) struct Offer {
     /// What shall be the gateway's stdin. The descriptors wait in it.
     pub(crate) stdin: OwnedFd,
     /// The other end. The [charter](charter_bytes) has yet to be written to it.
-    pub(crate) link: UnixStream,
+    pub(crate) cord: UnixStream,
     /// Where the gateway reports.
     pub(crate) reports: PipeReader,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Offer {
 pub(crate) struct Taken {
     pub(crate) charter: Charter,
     pub(crate) listeners: Vec<(Listener, TcpListener)>,
-    pub(crate) link: UnixStream,
+    pub(crate) cord: UnixStream,
     pub(crate) reports: File,
 }
 
@@ -55,15 +55,15 @@ pub(crate) struct Taken {
 /// # Errors
 /// Those of the system: no descriptors left, mostly.
 pub(crate) fn offer(listeners: &[(Listener, TcpListener)]) -> io::Result<Offer> {
-    let (link, theirs) = UnixStream::pair()?;
+    let (cord, theirs) = UnixStream::pair()?;
     let (reports, writer) = io::pipe()?;
     let mut descriptors = vec![writer.as_fd()];
     descriptors.extend(listeners.iter().map(|(_, listener)| listener.as_fd()));
-    send(&link, &descriptors)?;
-    Ok(Offer { stdin: theirs.into(), link, reports })
+    send(&cord, &descriptors)?;
+    Ok(Offer { stdin: theirs.into(), cord, reports })
 }
 
-fn send(link: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send(cord: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if descriptors.len() > DESCRIPTORS_MAX
@@ -71,11 +71,11 @@ fn send(link: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     {
         return Err(io::Error::other("more listeners than can be handed over"));
     }
-    sendmsg(link, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
+    sendmsg(cord, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
     Ok(())
 }
 
-/// The charter as it is written to the link.
+/// The charter as it is written to the cord.
 ///
 /// # Errors
 /// If it cannot be said in JSON: a path that is not UTF-8.
@@ -93,31 +93,31 @@ pub(crate) fn charter_bytes(charter: &Charter) -> io::Result<Vec<u8>> {
 /// # Errors
 /// If this process was not started by a master.
 pub(crate) fn take() -> io::Result<Taken> {
-    let link = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
-    let mut descriptors = receive(&link)?.into_iter();
+    let cord = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
+    let mut descriptors = receive(&cord)?.into_iter();
     dup2_stdin(File::open("/dev/null")?)?;
     let reports = File::from(descriptors.next().ok_or(io::ErrorKind::InvalidData)?);
     let mut length = [0; 4];
-    (&link).read_exact(&mut length)?;
+    (&cord).read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
     if length > CHARTER_BYTES_MAX {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut json = vec![0; length as usize];
-    (&link).read_exact(&mut json)?;
+    (&cord).read_exact(&mut json)?;
     let charter: Charter = serde_json::from_slice(&json)?;
     if charter.listeners.len() != descriptors.len() {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let listeners = charter.listeners.iter().copied().zip(descriptors.map(TcpListener::from));
-    Ok(Taken { listeners: listeners.collect(), charter, link, reports })
+    Ok(Taken { listeners: listeners.collect(), charter, cord, reports })
 }
 
-fn receive(link: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+fn receive(cord: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(link, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(cord, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {

@@ -20,6 +20,7 @@ mod gateway;
 mod handover;
 mod holder;
 mod instance;
+mod links;
 mod log;
 mod logfile;
 mod master;

@@ -16,6 +16,7 @@ use bowline_proto::{
 use crate::{
     charter::{Charter, Reason},
     gateway::Gateway,
+    links::status,
     process_stats,
 };
 
@@ -67,7 +68,18 @@ pub(crate) async fn gather(gateway: &Gateway) -> Vec<Sample> {
     samples.extend(of_backends(&gateway.backends.stats()));
     samples.extend(gateway.ai.shared().samples());
     samples.extend(gateway.services.samples());
+    samples.extend(of_links(gateway));
     samples
+}
+
+/// How links are, and the store of their messages.
+fn of_links(gateway: &Gateway) -> Vec<Sample> {
+    let config = gateway.config.borrow().clone();
+    let longest = |name: &str| {
+        let (_, link) = config.links.all.0.iter().find(|(known, _)| known == name)?;
+        link.has_probe().then(|| link.longest_probe_interval())
+    };
+    status::samples(&gateway.links.view(), gateway.links.store().as_ref(), longest)
 }
 
 /// What was counted of apps behind HTTP; the samples of a metric stand together.
@@ -395,6 +407,7 @@ mod tests {
         samples.extend(of_backends(&apps));
         samples.extend(crate::ai::example());
         samples.extend(crate::services::board::example());
+        samples.extend(status::example());
         samples.extend(crate::telemetry::Telemetry::new().samples());
         samples
     }

@@ -164,7 +164,8 @@ fn bind(config: &Config) -> Result<Vec<(Listener, TcpListener)>, Failure> {
 /// Where a server with this configuration listens, and for whom.
 pub(crate) fn doors(config: &Config) -> impl Iterator<Item = (Door, SocketAddr)> {
     let public = config.server.listen.iter().map(|address| (Door::Public, *address));
-    public.chain([(Door::Admin, config.admin.listen)])
+    let links = config.links.listens().then_some((Door::Links, config.links.listen));
+    public.chain([(Door::Admin, config.admin.listen)]).chain(links)
 }
 
 /// Binds one address.
@@ -190,6 +191,7 @@ fn cannot_listen(door: Door, address: SocketAddr, error: &io::Error) -> Failure 
     let flag = match door {
         Door::Public => "--listen",
         Door::Admin => "--admin-listen",
+        Door::Links => "links.listen",
     };
     let why = match holder::of(address) {
         Some(holder) if code == ErrorCode::AddressInUse => format!("it is held by {holder}"),

@@ -13,6 +13,7 @@ use crate::{
     backends::Backends,
     config::{Allowance, Config, Cookie, Handler, Namespace, SessionKey, Shards},
     failure::Failure,
+    links::Links,
     page,
 };
 
@@ -20,17 +21,19 @@ use crate::{
 /// the master and are adopted.
 ///
 /// # Errors
-/// The keys that a namespace checks tokens with, the secret of an app, or the key of a provider cannot be
-/// read.
+/// The keys that a namespace checks tokens with, the secret of an app, the key of a provider, or the token of a link
+/// cannot be read.
 pub(crate) fn builder(
     config: &Config,
     auth: &Auth,
     backends: &Backends,
     ai: &Ai,
+    links: &Links,
 ) -> Result<Builder, Failure> {
     let Config { server, engine, limits, continuity, namespaces, health, .. } = config;
     backends.prepare(config)?;
     ai.prepare(config)?;
+    links.prepare(config)?;
     let mut builder =
         Server::builder()
             .drain(server.drain)
@@ -85,7 +88,7 @@ pub(crate) fn builder(
     }
     for (pattern, rule) in &namespaces.0 {
         let most = number(limits.connections_per_subject);
-        let handler = handler(pattern, rule, most, auth, (backends, ai))?;
+        let handler = handler(pattern, rule, most, auth, (backends, ai, links))?;
         builder = builder.namespace_shared(pattern, handler).keeping(keeping(rule));
     }
     Ok(builder)
@@ -97,11 +100,12 @@ fn handler(
     rule: &Namespace,
     per_subject_max: Option<usize>,
     auth: &Auth,
-    (backends, ai): (&Backends, &Ai),
+    (backends, ai, links): (&Backends, &Ai, &Links),
 ) -> Result<Arc<dyn bowline_net::Handler>, Failure> {
     let handler: Arc<dyn bowline_net::Handler> = match &rule.handler {
         Handler::Echo => Arc::new(Echo),
         Handler::Relay => Arc::new(Relay),
+        Handler::Link => links.namespace(pattern),
         Handler::Http(name) => Arc::new(backends.get(name).ok_or_else(|| {
             // The configuration has been checked.
             Failure::new(ErrorCode::ConfigInvalid, format!("there is no backend {name}"))

@@ -413,7 +413,29 @@ fn the_schema_agrees_with_the_reader() {
         ),
         ("[services.a]\ncommand = [\"a\"]\nenvironment = { A = \"b\" }", true),
         ("[services.a]\ncommand = [\"a\"]\nenvironment = { A = 1 }", false),
-        ("[links]", false),
+        (
+            "[services.a]\ncommand = [\"a\"]\nlink = \"b\"\n[links.b]\nprofile = \"webex\"\ntoken-env = \"B\"",
+            true,
+        ),
+        ("[links]\nlisten = \"127.0.0.1:9\"\nwaiting-max = 5", true),
+        ("[links]\nlisten = \"0.0.0.0:9\"", false),
+        (
+            "[links.a]\nprofile = \"websocket\"\nurl = \"wss://a/b\"\nbackoff = { max = \"5s\" }",
+            true,
+        ),
+        ("[links.a]\nprofile = \"websocket\"", false),
+        ("[links.a]\nprofile = \"websockets\"\nurl = \"wss://a/b\"", false),
+        ("[links.a]\nprofile = \"socketio\"\nurl = \"http://a/b\"\neio = 2", false),
+        (
+            "[links.a]\nprofile = \"socketio\"\nurl = \"http://a/b\"\nauth = { a = 1 }\nrecovery = true",
+            true,
+        ),
+        ("[links.a]\nprofile = \"webex\"\ntoken-env = \"A\"\nintercept = [\"*.a.example\"]", true),
+        ("[links.a]\nprofile = \"webex\"\ntoken-env = \"A\"\nintercept = [\"https://a\"]", false),
+        ("[links.a]\nprofile = \"webex\"\ntoken-env = \"A\"\ndeliver = \"http\"", false),
+        ("[links.a]\nprofile = \"webex\"\ntoken-env = \"A\"\nproxy = \"http://u:p@a:1\"", true),
+        ("[links.a]\nprofile = \"webex\"\ntoken-env = \"A\"\nproxy = \"socks://a:1\"", false),
+        ("[links.a]\nprofile = \"websocket\"\nurl = \"wss://a/b\"\nmessage-id = \"id\"", false),
     ];
     for (file, good) in wrong {
         write(directory.path(), "bowline.toml", file);

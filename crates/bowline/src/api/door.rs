@@ -25,6 +25,7 @@ use super::{
     emit::EMIT,
     error::ApiError,
     guard::Guard,
+    links,
     token::Tokens,
 };
 use crate::{
@@ -147,6 +148,7 @@ async fn answer(
             let patience = match head.uri.path() {
                 EMIT => limit::PATIENCE,
                 path if path.starts_with(SERVICES) => relay::PATIENCE,
+                path if path.starts_with(links::LINKS) => links::PATIENCE,
                 _ => PATIENCE,
             };
             let request = Request::from_parts(head, axum::body::Body::new(Full::new(body)));

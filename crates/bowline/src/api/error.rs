@@ -55,7 +55,9 @@ impl ApiError {
             ErrorCode::NotFound
             | ErrorCode::SocketUnknown
             | ErrorCode::AiRequestUnknown
-            | ErrorCode::ServiceUnknown => StatusCode::NOT_FOUND,
+            | ErrorCode::ServiceUnknown
+            | ErrorCode::LinkUnknown
+            | ErrorCode::LinkMessageUnknown => StatusCode::NOT_FOUND,
             ErrorCode::MethodRefused | ErrorCode::ControlSocketOnly => {
                 StatusCode::METHOD_NOT_ALLOWED
             }

@@ -1,7 +1,7 @@
 //! The API for operators and programs: `/api/v1`, `/metrics`, and the page at `/`.
 //!
 //! One router for three doors: the admin listener (where [`AdminDoor`] checks who asks), the
-//! master's control socket (where the file says who may ask), and the link between master and
+//! master's control socket (where the file says who may ask), and the cord between master and
 //! gateway. docs/api.md shows it with curl, `/api/v1/openapi.json` describes it to programs.
 
 mod ai;
@@ -11,6 +11,7 @@ mod emit;
 mod error;
 mod figures;
 mod guard;
+pub(crate) mod links;
 mod master;
 mod page;
 mod sockets;
@@ -118,6 +119,12 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(relay::start))
         .routes(routes!(relay::stop))
         .routes(routes!(relay::restart))
+        .routes(routes!(links::links))
+        .routes(routes!(links::trace))
+        .routes(routes!(links::link))
+        .routes(routes!(links::probe))
+        .routes(routes!(links::renew))
+        .routes(routes!(links::send))
         .routes(routes!(master::reload))
         .routes(routes!(master::stop))
         .routes(routes!(openapi))
@@ -165,7 +172,7 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 25] = [
+    const ALL: [(&str, &str); 31] = [
         ("/", "get"),
         ("/api/v1/ai/providers", "get"),
         ("/api/v1/ai/requests", "get"),
@@ -175,6 +182,12 @@ mod tests {
         ("/api/v1/emit", "post"),
         ("/api/v1/join", "post"),
         ("/api/v1/leave", "post"),
+        ("/api/v1/links", "get"),
+        ("/api/v1/links/trace/{id}", "get"),
+        ("/api/v1/links/{name}", "get"),
+        ("/api/v1/links/{name}/probe", "post"),
+        ("/api/v1/links/{name}/renew", "post"),
+        ("/api/v1/links/{name}/send", "post"),
         ("/api/v1/metrics", "get"),
         ("/api/v1/openapi.json", "get"),
         ("/api/v1/packet-logs", "put"),

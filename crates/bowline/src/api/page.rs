@@ -80,6 +80,7 @@ fn render(status: &Status, readiness: Readiness) -> String {
     page.push_str("</table>\n");
     alerts(&mut page, status);
     services(&mut page, status);
+    links(&mut page, status);
     components(&mut page, status);
     page.push_str(LINKS);
     page
@@ -103,6 +104,8 @@ fn verdict(status: &Status, readiness: Readiness) -> (Verdict, String) {
         .filter(|service| matches!(&*service.state, "failed" | "crash-loop"))
         .map(|service| service.name.as_str())
         .collect();
+    let refused = status.links.iter().filter(|link| matches!(&*link.state, "refused" | "replaced"));
+    let down: Vec<&str> = down.into_iter().chain(refused.map(|link| link.name.as_str())).collect();
     let alerts = status.alerts.len();
     if status.state == "draining" {
         return (Verdict::Moving, "stopping: sessions are drained".to_owned());
@@ -160,6 +163,29 @@ fn services(page: &mut String, status: &Status) {
             }
         }
         let (name, words) = (escape(&service.name), escape(&words));
+        let _ = writeln!(page, "<tr><th>{name}</th><td>{words}</td></tr>");
+    }
+    page.push_str("</table>\n");
+}
+
+fn links(page: &mut String, status: &Status) {
+    if status.links.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Links</h2>\n<table>\n");
+    for link in &status.links {
+        let mut words = format!("{}, {} at {}", link.state, link.profile, link.host);
+        let routing = link.levels.iter().find(|level| level.level == "routing");
+        if let Some(age) = routing.and_then(|level| level.age_seconds) {
+            let _ = write!(words, ", routing proved {} s ago", age.round());
+        }
+        for more in [&link.text, &link.bot.text].into_iter().filter(|more| !more.is_empty()) {
+            let _ = write!(words, "; {more}");
+        }
+        if link.messages.waiting > 0 {
+            let _ = write!(words, "; messages that wait: {}", link.messages.waiting);
+        }
+        let (name, words) = (escape(&link.name), escape(&words));
         let _ = writeln!(page, "<tr><th>{name}</th><td>{words}</td></tr>");
     }
     page.push_str("</table>\n");
@@ -242,6 +268,7 @@ mod tests {
             listeners: Vec::new(),
             components: Vec::new(),
             services: Vec::new(),
+            links: Vec::new(),
             alerts: Vec::new(),
             sessions: Some(0),
             connections: Some(0),

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    alerts::Firing, charter::Door, clock, gateway::Gateway, process_stats,
-    services::status::ServiceStatus,
+    alerts::Firing, charter::Door, clock, gateway::Gateway, links::status::LinkStatus,
+    process_stats, services::status::ServiceStatus,
 };
 
 /// How the server is.
@@ -49,6 +49,8 @@ pub(crate) struct Status {
     pub(crate) components: Vec<ComponentStatus>,
     /// Processes beside the server.
     pub(crate) services: Vec<ServiceStatus>,
+    /// Connections to services of bots.
+    pub(crate) links: Vec<LinkStatus>,
     /// What fires now.
     pub(crate) alerts: Vec<Firing>,
     /// Sessions that live; null if the gateway did not say it in time.
@@ -202,6 +204,7 @@ pub(super) async fn of_gateway(gateway: &Gateway) -> Status {
         listeners: listeners.collect(),
         components: all_components(gateway),
         services: gateway.services.services().to_vec(),
+        links: gateway.links.view().iter().map(LinkStatus::of).collect(),
         alerts: gateway.alerts.firing(),
         sessions: Some(sessions_polling + sessions_websocket),
         connections: Some(connections),

@@ -9,12 +9,14 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use super::{
-    Allowance, Backend, Error, Examined, Jwt, Mistake, Place, Provider, Service, excerpt, near,
+    Allowance, Backend, Error, Examined, Jwt, Link, Mistake, Place, Profile, Provider, Service,
+    excerpt, near,
 };
 use crate::{
     ai, alerts,
     api::Tokens,
     auth, backends,
+    links::settings as tokens,
     services::{proof, settings},
     telemetry,
 };
@@ -88,6 +90,9 @@ pub(crate) fn look(examined: &Examined) -> Findings {
     }
     for (name, service) in &config.services.0 {
         findings.service(name, service);
+    }
+    for (name, link) in &config.links.all.0 {
+        findings.link(examined, name, link);
     }
     if config.server.proxy_protocol && config.server.trusted_proxies.is_empty() {
         findings.warnings.push(
@@ -227,6 +232,62 @@ impl Findings {
                  your own alone",
                 path("base-url"),
                 provider.base_url.shown()
+            ));
+        }
+    }
+
+    /// Looks at the token of a link, and at what it cannot do in this way.
+    fn link(&mut self, examined: &Examined, name: &str, link: &Link) {
+        let path = |key: &str| format!("links.{name:?}.{key}");
+        let token = tokens::token(link, tokens::of_environment);
+        if let Some(file) = &link.token_file {
+            match (File::open(file), token) {
+                (Err(error), _) => self.cannot_read(examined, &path("token-file"), file, &error),
+                (Ok(_), Err(problem)) => {
+                    let problem = problem.trim_start_matches("`token-file`: ");
+                    self.mistake(examined, &path("token-file"), problem);
+                }
+                (Ok(_), Ok(_)) => self.secret(&path("token-file"), file),
+            }
+        } else if let Err(problem) = token {
+            // The server may be started with another environment than this command.
+            let problem = problem.trim_start_matches("`token-env`: ");
+            self.warnings.push(format!("`{}`: {problem} here", path("token-env")));
+        }
+        if let Some(Err(error)) = link.ca_file.as_ref().map(File::open) {
+            let file = link.ca_file.clone().unwrap_or_default();
+            self.cannot_read(examined, &path("ca-file"), &file, &error);
+        }
+        let has_token = link.token_file.is_some() || link.token_env.is_some();
+        if has_token && !link.says_token() {
+            let key = if link.token_env.is_some() { "token-env" } else { "token-file" };
+            self.warnings.push(format!(
+                "`{}`: the token is said nowhere: write {{token}} where the service wants it, in `headers`, `hello` or \
+                 `auth`",
+                path(key)
+            ));
+        }
+        if link.profile == Profile::WebSocket && link.message_id.is_none() {
+            self.warnings.push(format!(
+                "`{}`: without `message-id` a message that comes again is another one, except while two connections are \
+                 beside each other",
+                path("profile")
+            ));
+        }
+        if !link.has_probe() {
+            self.warnings.push(format!(
+                "`{}`: without `probe` it is not known whether messages reach the link, only whether its connection lives",
+                path("profile")
+            ));
+        }
+        let plain = link.url.as_ref().filter(|url| {
+            (url.starts_with("http://") || url.starts_with("ws://")) && !is_here(url)
+        });
+        if let Some(url) = plain {
+            self.warnings.push(format!(
+                "`{}`: messages and the token go to {} without TLS, which is right in a network of your own alone",
+                path("url"),
+                url.shown()
             ));
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Section<'a> {
     line: usize,
     lines: &'a Lines,
     known: Vec<&'static str>,
+    /// Whether its tables have names of their own.
+    named: bool,
     /// Says where a key belongs that is none of this table.
     elsewhere: fn(&str) -> Option<&'static str>,
 }
@@ -41,7 +43,8 @@ pub(crate) struct Section<'a> {
 impl<'a> Section<'a> {
     pub(crate) fn root(table: &'a DeTable<'a>, lines: &'a Lines) -> Self {
         let elsewhere = |_: &str| None;
-        Self { prefix: String::new(), table, line: 1, lines, known: Vec::new(), elsewhere }
+        let (prefix, known) = (String::new(), Vec::new());
+        Self { prefix, table, line: 1, lines, known, named: false, elsewhere }
     }
 
     /// Lets it and its tables ask where a key belongs.
@@ -116,6 +119,25 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// The same of a table that has keys of its own as well: what nobody asked for and is a table has a name.
+    pub(crate) fn named_sections(
+        &mut self,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Vec<(String, Section<'a>)> {
+        self.named = true;
+        let mut sections: Vec<_> = (self.table.iter())
+            .filter(|(key, value)| {
+                value.get_ref().is_table() && !self.known.contains(&&**key.get_ref())
+            })
+            .filter_map(|(key, value)| {
+                let name = key.get_ref().to_string();
+                Some((name.clone(), self.open(&format!("{name:?}"), key, value, mistakes)?))
+            })
+            .collect();
+        sections.sort_by_key(|(_, section)| section.line);
+        sections
+    }
+
     fn open(
         &self,
         shown: &str,
@@ -131,15 +153,22 @@ impl<'a> Section<'a> {
             return None;
         };
         let line = self.lines.line(key.span());
-        let (prefix, known) = (format!("{name}."), Vec::new());
-        Some(Section { prefix, table, line, lines: self.lines, known, elsewhere: self.elsewhere })
+        Some(Section {
+            prefix: format!("{name}."),
+            table,
+            line,
+            lines: self.lines,
+            known: Vec::new(),
+            named: false,
+            elsewhere: self.elsewhere,
+        })
     }
 
     /// Reports every key that nobody asked for. `later` are those of a later version.
     pub(crate) fn finish(self, later: &[&'static str], mistakes: &mut Vec<Mistake>) {
         for (key, value) in self.table {
             let name: &str = key.get_ref();
-            if self.known.contains(&name) {
+            if self.known.contains(&name) || self.named && value.get_ref().is_table() {
                 continue;
             }
             let place = Place::Line(self.lines.line(key.span()));

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ai::{Ai, Named},
+    links::Links,
     services::Service,
     telemetry::Telemetry,
     value,
@@ -34,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) backends: Backends,
     pub(crate) ai: Ai,
     pub(crate) services: Named<Service>,
+    pub(crate) links: Links,
     pub(crate) alerts: Alerts,
     pub(crate) telemetry: Telemetry,
     pub(crate) log: Log,
@@ -260,6 +262,8 @@ pub(crate) enum Cookie {
 pub(crate) enum Handler {
     Echo,
     Relay,
+    /// The link that delivers to it.
+    Link,
     /// The app of this name in `[backends]`.
     Http(String),
     /// The model of this name in `[ai.models]`.
@@ -272,6 +276,7 @@ impl Handler {
         match self {
             Self::Echo => "echo",
             Self::Relay => "relay",
+            Self::Link => "link",
             Self::Http(name) | Self::Ai(name) => name,
         }
     }

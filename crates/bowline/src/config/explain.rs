@@ -206,7 +206,11 @@ fn pattern(path: &str) -> String {
     {
         return format!("{}*{}", &path[..from], &path[to + 1..]);
     }
-    const NAMED: [&str; 5] = ["backends.", "ai.providers.", "ai.models.", "ai.keys.", "services."];
+    const NAMED: [&str; 6] =
+        ["backends.", "ai.providers.", "ai.models.", "ai.keys.", "services.", "links."];
+    if KEYS.iter().any(|key| key.path == path) {
+        return path.to_owned();
+    }
     let named = NAMED.iter().find_map(|table| Some((table, path.strip_prefix(table)?)));
     match named {
         Some((table, rest)) => {

@@ -12,15 +12,18 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use super::{
-    ai::{Priority, ProviderKind},
+    ai::{Named, Priority, ProviderKind},
     effective::{Config, LogFormat},
     kind::{
         Address, Addresses, BaseUrl, Chain, Claim, ClientKeyName, CommandLine, CookieName, Count,
-        CountOrAuto, DurabilityName, Endpoint, Environment, EventIdPlace, File, Files, HandlerName,
-        InterpreterPlace, KeyHash, Kind, Level, Listens, ModelNames, ModuleName, Needs, Networks,
-        OneOf, Origins, Percent, Probes, ServiceName, SessionKeyPlace, ShortText, Size, Texts,
-        Threads, Time, TransportNames, Truth, UrlPath, UserName, VariableName, WebOrigin, Words,
+        CountOrAuto, DeliverTo, DurabilityName, Endpoint, Environment, EventIdPlace, FarUrl, File,
+        Files, HandlerName, Headers, HostPatterns, InterpreterPlace, KeyHash, Kind, Level,
+        LinkName, Listens, LoopbackAddress, ModelNames, ModuleName, Needs, Networks, OneOf,
+        Origins, Percent, Pointer, Probes, ProxyUrl, SecretTable, SecretText, ServiceName,
+        SessionKeyPlace, ShortText, Size, Text, Texts, Threads, Time, TransportNames, Truth,
+        UrlPath, UserName, VariableName, WebOrigin, Words,
     },
+    links::{Link, Links, Profile},
 };
 
 /// A key.
@@ -126,6 +129,23 @@ const CORE: RangeInclusive<u64> = 0..=(1 << 40);
 
 /// A file of a log: not so small that rotating is all that is done, up to 1 TiB.
 const LOG_FILE: RangeInclusive<u64> = (64 << 10)..=(1 << 40);
+
+const PROFILES: OneOf<Profile> = OneOf(&[
+    ("websocket", Profile::WebSocket),
+    ("socketio", Profile::SocketIo),
+    ("webex", Profile::Webex),
+]);
+
+/// How often a link proves itself, and how long that may take. Services count what is too often as abuse.
+const PROBE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// How old a connection of a link may get.
+const MAX_AGE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(366 * 86_400);
+
+/// How long two connections of a link are beside each other: the contract with services is that the old one is gone
+/// within 2 s.
+const OVERLAP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(2);
 
 /// A field that always has a value.
 macro_rules! field {
@@ -233,6 +253,11 @@ macro_rules! client_key {
 /// A field of a process in `[services]`.
 macro_rules! service {
     ($kind:expr, $($at:tt)+) => { named!($kind, services, $($at)+) };
+}
+
+/// A field of a link in `[links]`.
+macro_rules! link {
+    ($kind:expr, $($at:tt)+) => { named!($kind, links.all, $($at)+) };
 }
 
 /// Every key, in the order of the file.
@@ -486,6 +511,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("services.*.live", Change::Reload, &service!(Probes(Phase::Live), live)),
     key("services.*.match", Change::Reload, &service!(MATCHES, matching)),
     key("services.*.required", Change::Reload, &service!(Truth, required)),
+    key("services.*.link", Change::Reload, &service!(LinkName, optional link)),
     key("services.*.start-deadline", Change::Reload, &service!(Time(WAIT), start_deadline)),
     key(
         "services.*.startup-timeout",
@@ -537,6 +563,61 @@ pub(crate) static KEYS: &[Key] = &[
     key("services.*.logs.max-size", Change::Reload, &service!(Size(LOG_FILE), logs.max_bytes)),
     key("services.*.logs.files", Change::Reload, &service!(Count(1..=1_000), logs.files)),
     key("services.*.logs.timestamps", Change::Reload, &service!(Truth, logs.timestamps)),
+    key("links.listen", Change::Restart, &field!(LoopbackAddress, links.listen)),
+    key(
+        "links.attempts-per-second",
+        Change::Restart,
+        &field!(Count(1..=10_000), links.attempts_per_second),
+    ),
+    key("links.attempts-burst", Change::Restart, &field!(Count(1..=10_000), links.attempts_burst)),
+    key("links.waiting-max", Change::Restart, &field!(Count(COUNT), links.waiting_max)),
+    key("links.*.profile", Change::Reload, &link!(PROFILES, profile)).required(),
+    key("links.*.token-file", Change::Reload, &link!(File, optional token_file)),
+    key("links.*.token-env", Change::Reload, &link!(VariableName, optional token_env)),
+    key("links.*.url", Change::Reload, &link!(FarUrl, optional url)),
+    key("links.*.headers", Change::Reload, &link!(Headers, headers)),
+    key("links.*.protocols", Change::Reload, &link!(Texts, protocols)),
+    key("links.*.hello", Change::Reload, &link!(SecretText, optional hello)),
+    key("links.*.message-id", Change::Reload, &link!(Pointer, optional message_id)),
+    key("links.*.room", Change::Reload, &link!(Pointer, optional room)),
+    key("links.*.probe", Change::Reload, &link!(Text, optional probe)),
+    key("links.*.ack", Change::Reload, &link!(Text, optional ack)),
+    key("links.*.eio", Change::Reload, &link!(Count(3..=4), eio)),
+    key("links.*.path", Change::Reload, &link!(UrlPath, path)),
+    key("links.*.auth", Change::Reload, &link!(SecretTable, optional auth)),
+    key("links.*.recovery", Change::Reload, &link!(Truth, recovery)),
+    key("links.*.catalog-url", Change::Reload, &link!(BaseUrl, catalog_url)),
+    key("links.*.api-url", Change::Reload, &link!(BaseUrl, api_url)),
+    key("links.*.probe-room", Change::Reload, &link!(Text, optional probe_room)),
+    key("links.*.deliver", Change::Reload, &link!(DeliverTo, deliver)),
+    key("links.*.intercept", Change::Reload, &link!(HostPatterns, intercept)),
+    key("links.*.required", Change::Reload, &link!(Truth, required)),
+    key("links.*.service", Change::Reload, &link!(ServiceName, optional service)),
+    key("links.*.restart-after", Change::Reload, &link!(Count(1..=10_000), optional restart_after)),
+    key("links.*.confirm-timeout", Change::Reload, &link!(Time(WAIT), confirm_timeout)),
+    key("links.*.offers-max", Change::Reload, &link!(Count(1..=1_000_000), offers_max)),
+    key("links.*.probe-interval", Change::Reload, &link!(Time(PROBE), probe_interval)),
+    key("links.*.probe-timeout", Change::Reload, &link!(Time(WAIT), keeper.probe_timeout)),
+    key("links.*.idle-after", Change::Reload, &link!(Time(WAIT), keeper.idle_after)),
+    key("links.*.ping-interval", Change::Reload, &link!(Time(WAIT), keeper.ping_interval)),
+    key("links.*.ping-timeout", Change::Reload, &link!(Time(WAIT), keeper.ping_timeout)),
+    key("links.*.max-age", Change::Reload, &link!(Time(MAX_AGE), keeper.max_age)),
+    key("links.*.overlap", Change::Reload, &link!(Time(OVERLAP), keeper.overlap)),
+    key("links.*.open-timeout", Change::Reload, &link!(Time(WAIT), keeper.open_timeout)),
+    key("links.*.refused-pause", Change::Reload, &link!(Time(WAIT), keeper.refused_pause)),
+    key("links.*.proxy", Change::Reload, &link!(ProxyUrl, optional proxy)),
+    key("links.*.ca-file", Change::Reload, &link!(File, optional ca_file)),
+    key("links.*.backoff.first", Change::Reload, &link!(Time(WAIT), keeper.backoff_first)),
+    key("links.*.backoff.max", Change::Reload, &link!(Time(WAIT), keeper.backoff_max)),
+    key("links.*.backoff.reset", Change::Reload, &link!(Time(WAIT), keeper.backoff_reset)),
+    key("links.*.http.idle-max", Change::Reload, &link!(Time(WAIT), http.idle_max)),
+    key("links.*.http.connect-timeout", Change::Reload, &link!(Time(WAIT), http.connect_timeout)),
+    key("links.*.http.head-timeout", Change::Reload, &link!(Time(WAIT), http.head_timeout)),
+    key(
+        "links.*.http.reused-head-timeout",
+        Change::Reload,
+        &link!(Time(WAIT), http.reused_head_timeout),
+    ),
 ];
 
 impl Key {
@@ -586,11 +667,25 @@ impl Key {
 }
 
 /// Returns the whole path of a key that has this name and stands in another table. Those that
-/// stand in several are none.
+/// stand in several are none, but for one that stands in a table without a name of its own.
 pub(crate) fn path_of(name: &str) -> Option<&'static str> {
     let name = name.replace('_', "-");
-    let mut paths = KEYS.iter().map(|key| key.path).filter(|path| last(path) == name);
-    paths.next().filter(|_| paths.next().is_none())
+    let only = |named: bool| {
+        let paths = KEYS.iter().map(|key| key.path).filter(|path| last(path) == name);
+        let mut paths = paths.filter(|path| named || !path.contains('*'));
+        paths.next().filter(|_| paths.next().is_none())
+    };
+    only(false).or_else(|| only(true))
+}
+
+/// Whether two links have different values at a key of `[links.NAME]`.
+pub(crate) fn differ(name: &str, one: &Link, other: &Link) -> bool {
+    let of = |link: &Link| {
+        let all = Named(vec![(String::new(), link.clone())]);
+        Config { links: Links { all, ..Links::default() }, ..Config::default() }
+    };
+    let key = KEYS.iter().find(|key| key.path.strip_prefix("links.*.") == Some(name));
+    key.is_some_and(|key| key.get(&of(one)) != key.get(&of(other)))
 }
 
 /// The name of a key, without its tables.
@@ -600,8 +695,9 @@ pub(crate) fn last(path: &str) -> &str {
 
 /// Returns the files that are named, whose paths may be relative.
 pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
-    let Config { server, admin, alerts, namespaces, backends, ai, services, telemetry, .. } =
-        config;
+    let Config {
+        server, admin, alerts, namespaces, backends, ai, services, links, telemetry, ..
+    } = config;
     let of_services = services.0.iter_mut().flat_map(|(_, service)| {
         // As `python main.py` means it, run there.
         if let (Some(script), Some(directory)) = (&mut service.script, &service.directory) {
@@ -629,9 +725,11 @@ pub(crate) fn files(config: &mut Config) -> impl Iterator<Item = &mut PathBuf> {
     let jwts = namespaces.0.iter_mut().filter_map(|(_, namespace)| namespace.jwt.as_mut());
     let keys = jwts.flat_map(|jwt| [&mut jwt.secret_file, &mut jwt.public_key_file]);
     let tls = server.tls.iter_mut().flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]);
+    let of_links = links.all.0.iter_mut();
+    let of_links = of_links.flat_map(|(_, link)| [&mut link.token_file, &mut link.ca_file]);
     let headers = &mut telemetry.otlp_headers_file;
     let rest = [&mut server.state_dir, &mut admin.token_file, &mut alerts.rules_file, headers];
-    tls.chain(rest.into_iter().chain(keys).chain(secrets).chain(api_keys).flatten())
+    tls.chain(rest.into_iter().chain(keys).chain(secrets).chain(api_keys).chain(of_links).flatten())
         .chain(of_services)
 }
 

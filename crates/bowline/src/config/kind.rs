@@ -1,6 +1,7 @@
 //! Kinds of values: how each is read, written and described.
 
 mod ai;
+mod links;
 mod services;
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -18,6 +19,10 @@ use super::{
 
 pub(crate) use self::{
     ai::{BaseUrl, Chain, ClientKeyName, KeyHash, ModelNames, Percent, VariableName},
+    links::{
+        DeliverTo, FarUrl, Headers, HostPatterns, LinkName, LoopbackAddress, Pointer, ProxyUrl,
+        SecretTable, SecretText, Text,
+    },
     services::{
         CommandLine, Environment, Files, InterpreterPlace, Listens, ModuleName, Needs, Probes,
         ServiceName, Texts, UserName,
@@ -715,14 +720,18 @@ impl Kind<Handler> for HandlerName {
         let word = HANDLERS
             .read(value)
             .map_err(|why| why.replacen(&HANDLERS.words(), &self.words(), 1))?;
-        Ok(if word == "echo" { Handler::Echo } else { Handler::Relay })
+        Ok(match word {
+            "echo" => Handler::Echo,
+            "link" => Handler::Link,
+            _ => Handler::Relay,
+        })
     }
 
     fn write(&self, value: &Handler) -> Value {
         match value {
             Handler::Http(backend) => json!({ "http": backend }),
             Handler::Ai(model) => json!({ "ai": model }),
-            Handler::Echo | Handler::Relay => json!(value.name()),
+            Handler::Echo | Handler::Relay | Handler::Link => json!(value.name()),
         }
     }
 
@@ -739,7 +748,7 @@ impl Kind<Handler> for HandlerName {
     }
 }
 
-const HANDLERS: OneOf<&str> = OneOf(&[("echo", "echo"), ("relay", "relay")]);
+const HANDLERS: OneOf<&str> = OneOf(&[("echo", "echo"), ("relay", "relay"), ("link", "link")]);
 
 /// The name of a cookie (RFC 6265 section 4.1.1), as a regular expression.
 const TOKEN: &str = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+";

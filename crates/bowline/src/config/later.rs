@@ -4,7 +4,6 @@
 /// Returns the keys of a later version in the table with this path, which ends with a dot.
 pub(crate) fn keys(table: &str) -> &'static [&'static str] {
     match table {
-        "" => &["links"],
         "server." => &["upgrade-grace"],
         "admin." => &["mount"],
         "continuity." => &["sync"],

@@ -16,6 +16,7 @@ mod explain;
 mod keys;
 mod kind;
 mod later;
+mod links;
 mod read;
 mod schema;
 mod services;
@@ -38,6 +39,7 @@ pub(crate) use effective::{
     Alerts, Allowance, Backend, Config, Cookie, Handler, Jwt, LogFormat, Namespace, Namespaces,
     Overrides, SessionKey, Shards, Url,
 };
+pub(crate) use links::{Deliver, Link, Links, Profile};
 pub(crate) use services::Service;
 pub(crate) use suggest::nearest;
 pub(crate) use telemetry::Telemetry;
@@ -161,6 +163,8 @@ pub(crate) fn reloaded(old: &Config, new: Config) -> Result<Config, Error> {
     config.server.state_dir.clone_from(&old.server.state_dir);
     config.server.shards = old.server.shards;
     config.admin.listen = old.admin.listen;
+    let all = std::mem::take(&mut config.links.all);
+    config.links = Links { all, ..old.links.clone() };
     closed(config)
 }
 
@@ -173,6 +177,7 @@ pub(crate) fn bound(
     mut config: Config,
     public: &[SocketAddr],
     admin: &[SocketAddr],
+    links: &[SocketAddr],
 ) -> Result<Config, Error> {
     let is = |(asked, bound): (&SocketAddr, &SocketAddr)| {
         asked == bound || asked.port() == 0 && asked.ip() == bound.ip()
@@ -185,6 +190,11 @@ pub(crate) fn bound(
         && !is((&config.admin.listen, bound))
     {
         config.admin.listen = *bound;
+    }
+    if let Some(bound) = links.first()
+        && !is((&config.links.listen, bound))
+    {
+        config.links.listen = *bound;
     }
     closed(config)
 }
@@ -275,7 +285,7 @@ fn near(path: &Path) -> String {
 
 /// Shows a line of a file, shortened, without what may be a secret.
 fn excerpt(text: &str, line: usize) -> Option<String> {
-    const SECRETS: [&str; 10] = [
+    const SECRETS: [&str; 13] = [
         "token",
         "secret",
         "passw",
@@ -286,6 +296,9 @@ fn excerpt(text: &str, line: usize) -> Option<String> {
         "sha256",
         "environment",
         "otlp-headers",
+        "hello",
+        "headers",
+        "proxy",
     ];
     let line = text.lines().nth(line.checked_sub(1)?)?.trim();
     let lower = line.to_lowercase();
@@ -354,13 +367,29 @@ mod tests {
         let runs = runs.iter().filter(|other| **other != runs[run]);
         let language = ["python", "node"][usize::from(run > 0)];
         let headers = ["otlp-headers-env", "otlp-headers-file"][at_provider];
-        others
-            .chain([&other, &headers])
-            .chain(runs)
-            .chain([&language])
-            .fold(every_key(), |text, other| {
-                text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
-            })
+        let text = full_links(run);
+        others.chain([&other, &headers]).chain(runs).chain([&language]).fold(text, |text, other| {
+            text.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
+        })
+    }
+
+    /// The default file with every key, but of a link those of one profile.
+    fn full_links(which: usize) -> String {
+        let profile = [Profile::WebSocket, Profile::SocketIo, Profile::Webex][which];
+        let all = every_key();
+        let (before, links) = all.split_once("[links.bot]").unwrap();
+        let links =
+            links.replace("profile = \"webex\"", &format!("profile = {:?}", profile.name()));
+        let links = match profile {
+            Profile::SocketIo => links.replace("wss://", "https://"),
+            Profile::WebSocket | Profile::Webex => links,
+        };
+        let token = ["token-env", "token-file"][usize::from(which > 0)];
+        let others = profile.own_keys().filter(|(_, has)| !has).map(|(key, _)| key);
+        let links = others.chain([token]).fold(links, |links, other| {
+            links.replace(&format!("\n{other} = "), &format!("\n#{other} = "))
+        });
+        format!("{before}[links.bot]{links}")
     }
 
     fn every_key() -> String {
@@ -399,6 +428,7 @@ mod tests {
                 ("ai.models.", "\"chat\""),
                 ("ai.keys.", "\"app\""),
                 ("services.", "\"api\""),
+                ("links.", "\"bot\""),
                 ("", "\"/\""),
             ];
             let example = tables.iter().find(|(table, _)| key.path.starts_with(table)).unwrap().1;
@@ -451,8 +481,8 @@ handler = { upstream = "app" }
                 "7: `engine.ping-interval` is \"25 parsecs\"; write a duration such as \"500ms\", from 1ms to 1day",
                 "8: `engine.transports` has an entry that is \"telepathy\"; write \"polling\" or \"websocket\"",
                 "9: `engine.max-payload` is 1.5; write a size such as \"64KiB\" or \"1MB\", or a number of bytes, from 1 to 1GiB",
-                "11: `links` is not in this version",
-                "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }",
+                "12: `links.\"bot\".profile` needs the bot's token; write `token-file` or `token-env` too",
+                "15: `namespaces.\"/chat\".handler` with `upstream` is not in this version; write \"echo\", \"relay\", \"link\", { http = \"NAME\" } or { ai = \"MODEL\" }",
                 "17: unknown table `sever`; did you mean `server`?",
             ]
         );
@@ -617,7 +647,10 @@ handler = { upstream = "app" }
     #[test]
     fn what_waits_for_a_restart_is_told_with_every_reload() {
         let overrides = Overrides { shards: Some(Shards::Of(200)), ..Overrides::default() };
-        let listen = full_file().replace("127.0.0.1", "127.0.0.2");
+        let listen = (full_file().replace("127.0.0.1", "127.0.0.2"))
+            .replace("attempts-per-second = 5", "attempts-per-second = 6")
+            .replace("attempts-burst = 5", "attempts-burst = 6")
+            .replace("waiting-max = 100_000", "waiting-max = 7");
         let (old, new) = (Config::default(), config(&listen, overrides));
         let waiting: Vec<&str> =
             (KEYS.iter()).filter(|key| key.change == Change::Restart).map(|key| key.path).collect();
@@ -643,12 +676,12 @@ handler = { upstream = "app" }
         let asked = config(text, Overrides::default());
         let public = [at("127.0.0.1:4711")];
         // Any port of the address that was asked for is what was asked for.
-        let same = bound(asked.clone(), &public, &[at("127.0.0.1:4712")]).unwrap();
+        let same = bound(asked.clone(), &public, &[at("127.0.0.1:4712")], &[]).unwrap();
         assert_eq!(same, asked);
-        let other = bound(asked.clone(), &[at("[::1]:1")], &[at("127.0.0.2:2")]).unwrap();
+        let other = bound(asked.clone(), &[at("[::1]:1")], &[at("127.0.0.2:2")], &[]).unwrap();
         assert_eq!(other.server.listen, [at("[::1]:1")]);
         assert_eq!(other.admin.listen, at("127.0.0.2:2"));
-        let open = bound(asked, &public, &[at("0.0.0.0:8001")]).unwrap_err().to_string();
+        let open = bound(asked, &public, &[at("0.0.0.0:8001")], &[]).unwrap_err().to_string();
         assert!(open.contains("0.0.0.0:8001, which others can reach"), "{open}");
     }
 
@@ -671,6 +704,14 @@ handler = { upstream = "app" }
             {
                 assert!(after.environment.0.values().all(|value| value == "…"), "{shown}");
                 after.environment.clone_from(&before.environment);
+            }
+            // Nor is what a link says to its service.
+            for ((_, after), (_, before)) in
+                after.links.all.0.iter_mut().zip(&before.config.links.all.0)
+            {
+                after.url.clone_from(&before.url);
+                after.hello.clone_from(&before.hello);
+                after.headers.clone_from(&before.headers);
             }
             assert_eq!(after, before.config, "{shown}");
         }
@@ -705,7 +746,7 @@ handler = { upstream = "app" }
         assert_eq!(
             mistakes("[namespaces.\"/\"]\nhandler = { http = \"app\", x = 1 }\n"),
             [
-                "2: `namespaces.\"/\".handler` is a table; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }"
+                "2: `namespaces.\"/\".handler` is a table; write \"echo\", \"relay\", \"link\", { http = \"NAME\" } or { ai = \"MODEL\" }"
             ]
         );
     }
@@ -923,6 +964,138 @@ ready = [{ log = "(" }]
         }
     }
 
+    /// Three links, a service and what they need.
+    const LINKS: &str = r#"
+[links]
+listen = "localhost:9002"
+waiting-max = 7
+[links.barnacles]
+profile = "webex"
+token-file = "barnacles.token"
+proxy = "http://ada:hush@proxy:3128"
+service = "bot"
+restart-after = 3
+[links.larry]
+profile = "socketio"
+url = "https://chat.example.com/bots?key=hush"
+auth = { token = "{token}", more = "hush" }
+token-env = "LARRY"
+deliver = { http = "app" }
+[links.mo]
+profile = "websocket"
+url = "ws://127.0.0.1:1/"
+headers = { Authorization = "hush" }
+hello = "hush"
+deliver = { namespace = "/mo" }
+http = { idle-max = "2s" }
+[namespaces."/mo"]
+handler = "link"
+[backends.app]
+url = "http://127.0.0.1:5000/"
+[services.bot]
+command = ["bot"]
+link = "barnacles"
+"#;
+
+    #[test]
+    fn links_are_what_their_tables_say_and_their_secrets_are_not_shown() {
+        let config = config(LINKS, Overrides::default());
+        assert_eq!((config.links.listen.port(), config.links.waiting_max), (9002, 7));
+        assert!(config.links.listens());
+        let [(_, barnacles), (_, larry), (_, mo)] = &config.links.all.0[..] else { panic!() };
+        assert_eq!(
+            barnacles.token_file.as_deref(),
+            Some(Path::new("/etc/bowline/barnacles.token"))
+        );
+        assert_eq!(barnacles.deliver, Deliver::Proxy);
+        assert!(barnacles.has_probe() && !larry.has_probe() && larry.says_token());
+        assert_eq!(larry.deliver, Deliver::Http("app".to_owned()));
+        assert_eq!(mo.http.idle_max.as_secs(), 2);
+        assert_eq!(config.services.0[0].1.link.as_deref(), Some("barnacles"));
+
+        let examined = read::examine(Some(file(LINKS)), Overrides::default()).unwrap();
+        let shown =
+            explain::show(&examined, None) + &explain::show_json(&examined, None).to_string();
+        assert!(!shown.contains("hush") && !format!("{config:?}").contains("hush"), "{shown}");
+        assert_eq!(mistakes(&explain::show(&examined, None)), [""; 0]);
+        assert!(explain::explain("links.listen", &examined, None).is_ok());
+        let text = explain::explain("links.barnacles.profile", &examined, None).unwrap();
+        assert!(text.contains("links.*.profile"), "{text}");
+    }
+
+    #[test]
+    fn links_that_contradict_themselves_or_others_are_refused() {
+        let text = r#"
+[links]
+listen = "0.0.0.0:8002"
+lissen = "127.0.0.1:1"
+[links.a]
+profile = "websocket"
+url = "https://chat.example.com"
+hello = "{token}"
+probe = "ping"
+eio = 3
+deliver = { http = "ap" }
+[links.b]
+profile = "websocket"
+url = "wss://chat.example.com"
+probe-interval = "1m"
+restart-after = 3
+service = "bott"
+deliver = { namespace = "/" }
+[links.c]
+profile = "webex"
+token-file = "t"
+token-env = "T"
+[links.d]
+profile = "webex"
+token-file = "t"
+deliver = { namespace = "/nowhere" }
+intercept = ["a"]
+[links.trace]
+profile = "socketio"
+[links.e]
+profile = "webbex"
+url = "http://hush@a"
+backoff = { first = "2m" }
+[namespaces."/"]
+handler = "echo"
+[namespaces."/x"]
+handler = "link"
+[backends.app]
+url = "http://127.0.0.1:5000/"
+[services.bot]
+command = ["bot"]
+link = "b"
+"#;
+        assert_eq!(
+            mistakes(text),
+            [
+                "3: `links.listen` is \"0.0.0.0:8002\"; write an address of this machine alone, such as \"127.0.0.1:8002\"",
+                "4: unknown key `links.lissen`; did you mean `listen`?",
+                "7: `links.\"a\".url` is no URL of a WebSocket; write one such as \"wss://chat.example.com/bots\"",
+                "8: `links.\"a\".hello` has {token} in it; write `token-file` or `token-env` too",
+                "9: `links.\"a\".probe` has no {nonce} in it, by which its echo is known",
+                "10: `links.\"a\".eio` is nothing for the profile \"websocket\"",
+                "11: `links.\"a\".deliver` names the backend \"ap\", which is not in [backends]; did you mean \"app\"?",
+                "15: `links.\"b\".probe-interval` is set, but there is no `probe`",
+                "17: `links.\"b\".service` names the service \"bott\", which is not in [services]; did you mean \"bot\"?",
+                "18: `links.\"b\".deliver` names the namespace /, whose handler is another; write handler = \"link\" there",
+                "19: `links.\"c\"` has `token-env` and `token-file`; write one of them",
+                "25: `links.\"d\".token-file` is that of `links.\"c\"`; two links with one token would drive each other out",
+                "26: `links.\"d\".deliver` names the namespace /nowhere, which is not there; write [namespaces.\"/nowhere\"] with handler = \"link\"",
+                "27: `links.\"d\".intercept` is for deliver = \"proxy\" alone",
+                "28: `links.\"trace\"` needs another name: that of the API's trace is taken",
+                "29: `links.\"trace\".profile` needs the service's `url`",
+                "31: `links.\"e\".profile` is \"webbex\"; write \"websocket\" or \"socketio\" or \"webex\"; did you mean \"webex\"?",
+                "32: `links.\"e\".url` is no URL; write a URL such as \"wss://chat.example.com/bots\" or \"https://chat.example.com\"",
+                "33: `links.\"e\".backoff.first` is longer than `backoff.max`",
+                "37: `namespaces.\"/x\".handler` is \"link\", but no link delivers there; write deliver = { namespace = \"/x\" } in its table of [links]",
+                "42: `services.\"bot\".link` names \"b\", which delivers to the namespace /: only deliver = \"proxy\" has variables",
+            ]
+        );
+    }
+
     #[test]
     fn namespaces_in_a_file_replace_the_default_ones() {
         let config =
@@ -1053,8 +1226,8 @@ handler = "relay"
             mistakes("[namespaces.chat]\n[namespaces.\"/x\"]\nhandler = \"eko\"\n"),
             [
                 "1: `namespaces.\"chat\"` must begin with a slash; did you mean `/chat`?",
-                "1: `namespaces.\"chat\".handler` is missing; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }",
-                "3: `namespaces.\"/x\".handler` is \"eko\"; write \"echo\", \"relay\", { http = \"NAME\" } or { ai = \"MODEL\" }; did you mean \"echo\"?",
+                "1: `namespaces.\"chat\".handler` is missing; write \"echo\", \"relay\", \"link\", { http = \"NAME\" } or { ai = \"MODEL\" }",
+                "3: `namespaces.\"/x\".handler` is \"eko\"; write \"echo\", \"relay\", \"link\", { http = \"NAME\" } or { ai = \"MODEL\" }; did you mean \"echo\"?",
             ]
         );
     }

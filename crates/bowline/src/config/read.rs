@@ -14,7 +14,7 @@ use super::{
     document::{Lines, Section},
     effective::{Admin, Config, Handler, SessionKey},
     keys::{self, KEYS},
-    later, services, suggest,
+    later, links, services, suggest,
 };
 
 /// Puts all sources together.
@@ -100,6 +100,7 @@ impl Reader {
             opened.push(child);
             match section.section(child, &mut self.mistakes) {
                 Some(inner) if child == "namespaces" => self.namespaces(inner),
+                Some(inner) if child == "links" => self.links(inner),
                 Some(inner) if rest.split('.').nth(1) == Some("*") => {
                     self.named(inner, &format!("{prefix}{child}."));
                 }
@@ -133,15 +134,41 @@ impl Reader {
         }
     }
 
+    /// Takes what all links share, and each of them.
+    fn links(&mut self, mut section: Section<'_>) {
+        let own = KEYS.iter().filter_map(|key| Some((key, key.path.strip_prefix("links.")?)));
+        for (key, name) in own.filter(|(_, name)| !name.contains('.')) {
+            let config = &mut self.config;
+            let read = |value: &_| key.set(config, "", value);
+            if let Some(line) = section.value(name, &mut self.mistakes, read) {
+                self.origins.insert(section.path(name), Origin::Line(line));
+            }
+        }
+        let links = section.named_sections(&mut self.mistakes);
+        section.finish(&[], &mut self.mistakes);
+        self.each(links, "links.");
+    }
+
     /// Takes the tables of a table whose keys are names; its path ends with a dot.
     fn named(&mut self, section: Section<'_>, prefix: &str) {
-        for (name, table) in section.sections(&mut self.mistakes) {
+        let tables = section.sections(&mut self.mistakes);
+        self.each(tables, prefix);
+    }
+
+    fn each(&mut self, tables: Vec<(String, Section<'_>)>, prefix: &str) {
+        for (name, table) in tables {
             let (fits, words) = names(prefix);
             if !fits(&name) {
                 let path = table.path("");
                 let message =
                     format!("`{}` must be called by {words} alone", path.trim_end_matches('.'));
                 self.mistakes.push(Mistake { place: Place::Line(table.line()), message });
+            }
+            if prefix == "links." && name == "trace" {
+                let place = Place::Line(table.line());
+                let message =
+                    "`links.\"trace\"` needs another name: that of the API's trace is taken";
+                self.mistakes.push(Mistake { place, message: message.to_owned() });
             }
             let prefix = format!("{prefix}*.");
             self.guard(&prefix, &table);
@@ -162,6 +189,13 @@ impl Reader {
             let table = table.trim_end_matches('.');
             let message =
                 format!("`{table}` has `api-key-env` and `api-key-file`; write one of them");
+            self.mistakes.push(Mistake { place, message });
+        }
+        if prefix == "links.*." && section.has("token-env") && section.has("token-file") {
+            let place = Place::Line(section.line());
+            let table = section.path("");
+            let table = table.trim_end_matches('.');
+            let message = format!("`{table}` has `token-env` and `token-file`; write one of them");
             self.mistakes.push(Mistake { place, message });
         }
         if prefix == "services.*." {
@@ -285,7 +319,8 @@ impl Reader {
             let key = format!("namespaces.{pattern:?}.handler");
             let Config { backends, ai, .. } = &self.config;
             let missing = match &rule.handler {
-                Handler::Echo | Handler::Relay => None,
+                // Of those of a link is told below.
+                Handler::Echo | Handler::Relay | Handler::Link => None,
                 Handler::Http(wanted) => unknown("backend", wanted, "[backends]", &backends.0),
                 Handler::Ai(wanted) => unknown("model", wanted, "[ai.models]", &ai.models.0),
             };
@@ -306,6 +341,18 @@ impl Reader {
             self.mistakes.extend(words.map(|words| self.wrong_name(&key, &words)));
         }
         self.ai();
+        let links = links::mistakes(&self.config, |key| self.origins.contains_key(key));
+        // What a link needs may be there and not be read.
+        let unread = |key: &str| {
+            let table = key.strip_suffix("profile").map(|table| format!("`{table}"));
+            let begins = |table: String| {
+                self.mistakes.iter().any(|mistake| mistake.message.starts_with(&table))
+            };
+            table.is_some_and(begins)
+        };
+        let links = links.into_iter().filter(|(key, _)| !unread(key));
+        let links: Vec<Mistake> = links.map(|(key, words)| self.wrong_name(&key, &words)).collect();
+        self.mistakes.extend(links);
         // What cannot be read is not looked at again.
         let whole = !self.mistakes.iter().any(|mistake| mistake.message.starts_with("`services."));
         let services = services::mistakes(&self.config, whole);

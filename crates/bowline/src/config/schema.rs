@@ -44,6 +44,17 @@ fn table(prefix: &str, words: &BTreeMap<String, Vec<&str>>) -> Value {
         _ => "^[A-Za-z0-9_-]{1,64}$",
     };
     match properties.remove("*") {
+        // Beside its own keys it has tables with names, which are none of those.
+        Some(any) if !properties.is_empty() => {
+            let own: Vec<&str> = properties.keys().map(String::as_str).collect();
+            let names = format!("^(?!({})$)[A-Za-z0-9_-]{{1,64}}$", own.join("|"));
+            json!({
+                "type": "object",
+                "properties": properties,
+                "patternProperties": { (names): any },
+                "additionalProperties": false,
+            })
+        }
         Some(any) => json!({
             "type": "object",
             "minProperties": if prefix == "namespaces." { 1 } else { 0 },
@@ -60,6 +71,10 @@ fn table(prefix: &str, words: &BTreeMap<String, Vec<&str>>) -> Value {
             if prefix == "services.*." {
                 let runs = ["command", "script", "module"];
                 schema["oneOf"] = json!(runs.map(|key| json!({ "required": [key] })));
+            }
+            if prefix == "links.*." {
+                let knows_url = json!({ "properties": { "profile": { "const": "webex" } } });
+                schema["anyOf"] = json!([knows_url, { "required": ["url"] }]);
             }
             schema
         }

@@ -66,6 +66,8 @@ pub(crate) struct Service {
     pub(crate) on_orphan: OnOrphan,
     /// Whether `/health/ready` waits for it.
     pub(crate) required: bool,
+    /// The link whose variables it gets.
+    pub(crate) link: Option<String>,
 }
 
 /// Variables of an environment, whose values nobody is shown.
@@ -110,6 +112,7 @@ impl Default for Service {
             logs: Logs::default(),
             on_orphan: OnOrphan::Adopt,
             required: false,
+            link: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::{
     Launch,
+    link::{self, Form},
     logs::{LogQuery, Since, logs},
     print,
     reload::reload,
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     /// The processes that a server looks after; and what looks after a server
     #[command(subcommand)]
     Service(Service),
+    /// The connections to chat services that a server keeps for bots
+    #[command(subcommand)]
+    Link(Link),
     /// Print what a shell needs to complete commands and flags
     #[command(after_help = COMPLETIONS_HELP)]
     Completions { shell: Shell },
@@ -121,6 +125,7 @@ pub(crate) fn run(command: Command) -> Result<Exit, Failure> {
             let supervisor = if systemd { Supervisor::Systemd } else { Supervisor::Launchd };
             unit(supervisor, &overrides, &typed.flags())
         }
+        Command::Link(link) => link.carry_out(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut visible(&Cli::command()), "bowline", &mut script);
@@ -195,6 +200,89 @@ pub(crate) enum Service {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Link {
+    /// List the links: state, connection, who is there, what waits
+    #[command(after_help = LS_HELP)]
+    Ls {
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one link: how long ago each level was proved, and what was counted
+    #[command(after_help = LINK_HELP)]
+    Show(OfLink),
+    /// Have a link prove that messages reach it; ends when that is known
+    #[command(after_help = PROVE_HELP)]
+    Probe(OfLink),
+    /// Have a link make a new connection, prove it, and close the old one
+    #[command(after_help = PROVE_HELP)]
+    Renew(OfLink),
+    /// Say what became of a message: arrival, hand-over, confirmation, with times
+    #[command(after_help = TRACE_HELP)]
+    Trace {
+        /// The service's id of the message
+        id: String,
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the variables by which a bot finds its link
+    #[command(after_help = ENV_HELP)]
+    Env {
+        /// Its name in [links]
+        name: String,
+        #[command(flatten)]
+        place: Place,
+        /// As NAME=value lines, for a file of variables
+        #[arg(long, conflicts_with = "json")]
+        plain: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which link.
+#[derive(Debug, Args)]
+pub(crate) struct OfLink {
+    /// Its name in [links]
+    name: String,
+    #[command(flatten)]
+    place: Place,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Link {
+    fn carry_out(self) -> Result<Exit, Failure> {
+        match self {
+            Self::Ls { place, json } => link::ls(&place.overrides(), json),
+            Self::Show(OfLink { name, place, json }) => link::show(&place.overrides(), &name, json),
+            Self::Probe(OfLink { name, place, json }) => {
+                link::act(&place.overrides(), link::Act::Probe, &name, json)
+            }
+            Self::Renew(OfLink { name, place, json }) => {
+                link::act(&place.overrides(), link::Act::Renew, &name, json)
+            }
+            Self::Trace { id, place, json } => link::trace(&place.overrides(), &id, json),
+            Self::Env { name, place, plain, json } => {
+                let form = match (plain, json) {
+                    (_, true) => Form::Json,
+                    (true, false) => Form::Plain,
+                    (false, false) => Form::Shell,
+                };
+                link::env(&place.overrides(), &name, form)
+            }
+        }
+    }
+}
+
 /// What is asked of a service.
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
@@ -225,6 +313,25 @@ service";
 
 const LS_HELP: &str = "\
 Exit codes: 0 listed, 3 no server runs";
+
+const LINK_HELP: &str = "\
+Exit codes: 0 shown, 3 no server runs, 1 there is no such link";
+
+const PROVE_HELP: &str = "\
+Exit codes: 0 proved, 3 no server runs, 1 it was not, or there is no such link";
+
+const TRACE_HELP: &str = "\
+Exit codes: 0 shown, 3 no server runs, 1 nothing is known of such a message";
+
+const ENV_HELP: &str = "\
+The bot then trusts the certificate authority that Bowline has made for this machine, and goes through
+Bowline to the service. One of them holds a secret.
+
+Examples:
+  eval \"$(bowline link env barnacles)\" && python bot.py
+  bowline link env barnacles --plain > barnacles.env
+
+Exit codes: 0 printed, 1 there is no such link, 2 it has no variables";
 
 const SERVICE_LOGS_HELP: &str = "\
 Each line begins with the time and the stream: out, err, or --- for what the server adds. Without a

@@ -5,6 +5,7 @@
 //! stdout, words to stderr; every end has its exit code in `bowline-names`.
 
 mod command;
+mod link;
 mod logs;
 mod reload;
 mod restart;

@@ -7,10 +7,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    service,
+    link, service,
     words::{Paint, roughly},
 };
-use crate::services::status::ServiceStatus;
+use crate::{clock, services::status::ServiceStatus};
 
 /// The answer of `GET /api/v1/status`, as far as it is shown. What an older or newer server does
 /// not say is left out.
@@ -29,6 +29,7 @@ pub(super) struct View {
     listeners: Vec<Listener>,
     pub(super) components: Vec<Component>,
     services: Value,
+    links: Value,
     alerts: Vec<Alert>,
     pub(super) sessions: Option<u64>,
     pub(super) connections: Option<u64>,
@@ -111,7 +112,10 @@ impl View {
         let unwell = self.services().into_iter().filter(|service| {
             matches!(&*service.state, "failed" | "crash-loop" | "not-ready" | "backing-off")
         });
-        match unwell.map(|service| service.name).collect::<Vec<_>>() {
+        let links = link::read(&self.links).into_iter();
+        let links = links.filter(|link| matches!(&*link.state, "refused" | "replaced" | "waiting"));
+        let unwell = unwell.map(|service| service.name).chain(links.map(|link| link.name));
+        match unwell.collect::<Vec<_>>() {
             names if names.is_empty() => {}
             names => but.push(format!("without {}", names.join(", "))),
         }
@@ -177,6 +181,11 @@ impl View {
         if !services.is_empty() {
             let _ = writeln!(text, "\n  {}", paint.of("2", "services"));
             text.push_str(&service::table(&services, "  ", &paint));
+        }
+        let links = link::read(&self.links);
+        if !links.is_empty() {
+            let _ = writeln!(text, "\n  {}", paint.of("2", "links"));
+            text.push_str(&link::table(&links, "  ", clock::timestamp(), &paint));
         }
         if !self.alerts.is_empty() {
             let _ = writeln!(text, "\n  {}", paint.of("2", "alerts"));

@@ -34,11 +34,21 @@ impl Paint {
     /// A state: good, on its way, or bad.
     pub(super) fn state(&self, state: &str) -> String {
         let code = match state {
-            "running" | "ready" | "answering" | "completed" => "32",
-            "failed" | "backing-off" | "crash-loop" | "silent" | "dead" | "critical" => "31",
+            "running" | "ready" | "answering" | "completed" | "live" => "32",
+            "failed" | "backing-off" | "crash-loop" | "silent" | "dead" | "critical"
+            | "refused" | "replaced" => "31",
             _ => "33",
         };
         self.of(code, state)
+    }
+
+    /// How far a message has come.
+    pub(super) fn stage(&self, stage: &str) -> String {
+        match stage {
+            "confirmed" | "replied" => self.of("32", stage),
+            "parked" => self.of("31", stage),
+            _ => stage.to_owned(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     charter::{ConfigFile, Reloaded},
     config::{self, Config},
     failure::Failure,
-    log, wiring,
+    links, log, wiring,
 };
 
 /// Puts a new configuration in place, one at a time.
@@ -33,7 +33,11 @@ impl Reloader {
         Json(file): Json<Option<ConfigFile>>,
     ) -> Result<Json<Reloaded>, (StatusCode, String)> {
         let current = self.config.lock().await;
-        self.apply(&current, file).map(Json).map_err(|failure| {
+        let applied = self.apply(&current, file);
+        if applied.is_ok() {
+            links::settle(Arc::clone(&self.gateway)).await;
+        }
+        applied.map(Json).map_err(|failure| {
             (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 format!("{}\n{}", failure.code.name(), failure.message),
@@ -47,7 +51,7 @@ impl Reloader {
         current: &watch::Sender<Arc<Config>>,
         file: Option<ConfigFile>,
     ) -> Result<Reloaded, Failure> {
-        let Gateway { handle, charter, auth, backends, ai, .. } = &*self.gateway;
+        let Gateway { handle, charter, auth, backends, ai, links, .. } = &*self.gateway;
         let file = file.map(|file| (file.path, file.text));
         let new = config::of_text(file, charter.overrides.clone())?;
         let changes = config::changes(&current.borrow(), &new);
@@ -56,7 +60,7 @@ impl Reloader {
         if let Some(path) = &new.admin.token_file {
             Tokens::read(path).map_err(|why| Failure::new(ErrorCode::AdminTokenUnreadable, why))?;
         }
-        handle.reconfigure(wiring::builder(&new, auth, backends, ai)?)?;
+        handle.reconfigure(wiring::builder(&new, auth, backends, ai, links)?)?;
         backends.settle();
         ai.settle();
         auth.retain(&new.namespaces);

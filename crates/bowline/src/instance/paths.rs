@@ -102,11 +102,31 @@ impl Paths {
         Self { state, runtime, logs, explicit: false, shared }
     }
 
+    /// Where this user keeps what all servers on this machine have in common, wherever each has its own.
+    pub(crate) fn of_user() -> PathBuf {
+        let user = rustix::process::geteuid().as_raw();
+        if user == 0 {
+            return PathBuf::from("/var/lib/bowline");
+        }
+        let absolute = |name: EnvVar| {
+            env::var_os(name.name()).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let base = absolute(EnvVar::XdgStateHome)
+            .or_else(|| Some(absolute(EnvVar::Home)?.join(".local/state")));
+        let shared = || env::temp_dir().join(format!("bowline-{user}"));
+        base.map_or_else(shared, |base| base.join("bowline"))
+    }
+
     /// Where the system's server would be, if that is another place than this and there is or was
     /// one.
     pub(crate) fn of_the_system(&self) -> Option<&'static Path> {
         let place = Path::new(SYSTEM_RUNTIME);
         (!self.explicit && self.runtime != place && place.join("lock").exists()).then_some(place)
+    }
+
+    /// The directory that somebody has named.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.explicit.then_some(self.state.as_path())
     }
 
     /// The file whose lock a server holds for life.

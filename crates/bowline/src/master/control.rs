@@ -28,8 +28,9 @@ use tokio::{
 };
 
 use super::{
-    Now, Shared, Wish, limit,
-    link::Link,
+    Now, Shared, Wish,
+    cord::Cord,
+    limit,
     plan::{GatewayState, View},
 };
 use crate::{
@@ -98,13 +99,13 @@ pub(super) fn serve(
 }
 
 /// What only the gateway knows of the status.
-const OF_THE_GATEWAY: [&str; 4] = ["components", "alerts", "sessions", "connections"];
+const OF_THE_GATEWAY: [&str; 5] = ["components", "links", "alerts", "sessions", "connections"];
 
 /// What is so: what the master knows, and what the gateway adds if it answers.
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
     let now = desk.now.borrow().clone();
-    let (asked, theirs) = match now.link.clone() {
-        Some(link) => (now.view.pid, ask_status(link).await),
+    let (asked, theirs) = match now.cord.clone() {
+        Some(cord) => (now.view.pid, ask_status(cord).await),
         None => (None, None),
     };
     // Again, since asking took its time.
@@ -134,9 +135,9 @@ fn silence(status: &mut GatewayStatus, state: GatewayState) {
 }
 
 /// The gateway's own status; `None` if it does not give it in time.
-async fn ask_status(mut link: Link) -> Option<Map<String, Value>> {
+async fn ask_status(mut cord: Cord) -> Option<Map<String, Value>> {
     let request = http::Request::get("http://gateway/api/v1/status").body(Bytes::new()).ok()?;
-    let answer = link.ask(request, limit::STATUS_PATIENCE).await.ok()?;
+    let answer = cord.ask(request, limit::STATUS_PATIENCE).await.ok()?;
     serde_json::from_slice(answer.body()).ok().filter(|_| answer.status().is_success())
 }
 
@@ -177,6 +178,7 @@ impl Desk {
             listeners: listeners.collect(),
             components: Vec::new(),
             services: shared.post.statuses().borrow().to_vec(),
+            links: Vec::new(),
             alerts: Vec::new(),
             sessions: None,
             connections: None,
@@ -218,8 +220,8 @@ async fn forward(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     let Ok(body) = axum::body::to_bytes(body, limit::REQUEST_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let link = desk.now.borrow().link.clone();
-    let Some(mut link) = link else { return restarting("none is running") };
+    let cord = desk.now.borrow().cord.clone();
+    let Some(mut cord) = cord else { return restarting("none is running") };
     // Only the API and what is beside it: what the master alone may ask is not for others.
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     if path.starts_with("/internal/") {
@@ -237,7 +239,7 @@ async fn forward(State(desk): State<Arc<Desk>>, request: Request) -> Response {
             asked.headers_mut().insert(name, value.clone());
         }
     }
-    match link.ask(asked, limit::FORWARD_PATIENCE).await {
+    match cord.ask(asked, limit::FORWARD_PATIENCE).await {
         Ok(answer) => answer.map(Body::from),
         Err(error) => restarting(&error.to_string()),
     }

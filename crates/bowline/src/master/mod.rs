@@ -3,8 +3,8 @@
 //! for anybody in its main loop: what it does is decided in [`plan`], one event at a time.
 
 mod control;
+mod cord;
 mod limit;
-mod link;
 mod notify;
 mod place;
 mod plan;
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    charter::{Charter, ConfigFile, Listener, Management, Reloaded},
+    charter::{Charter, ConfigFile, Door, Listener, Management, Reloaded},
     clock::Clock,
     config::{Config, Overrides},
     failure::Failure,
@@ -41,7 +41,7 @@ use crate::{
 };
 
 use self::{
-    link::Link,
+    cord::Cord,
     place::Place,
     plan::{Chance, End, Input, Line, Notice, Output, Plan, ServerState, Signal},
     reload::Reload,
@@ -113,7 +113,7 @@ struct Now {
     /// Whether the public listeners speak TLS.
     tls: bool,
     /// The way to the gateway, once it listens.
-    link: Option<Link>,
+    cord: Option<Cord>,
 }
 
 /// What somebody on the control socket wants.
@@ -192,7 +192,7 @@ impl Running {
             instance,
         } = master;
         let plan = Plan::new(config.server.drain, sd_notify::watchdog_enabled());
-        let now = Now { view: plan.view(), tls: config.server.tls.is_some(), link: None };
+        let now = Now { view: plan.view(), tls: config.server.tls.is_some(), cord: None };
         let (now, watching) = watch::channel(now);
         let (wish, wishes) = mpsc::channel(limit::WISHES);
         let bound: Vec<Listener> = listeners.iter().map(|(listener, _)| *listener).collect();
@@ -200,7 +200,9 @@ impl Running {
         let state_dir = paths.map(|paths| paths.runtime.clone());
         let state_file = paths.map(Paths::continuity);
         let started = timestamp_of(started_unix_ms);
-        let post = Post::new(paths, ServiceStatus::all_unborn(&config, started));
+        let for_bots = bound.iter().find(|listener| listener.door == Door::Links);
+        let for_bots = for_bots.map(|listener| listener.address);
+        let post = Post::new(paths, for_bots, ServiceStatus::all_unborn(&config, started));
         let config = Arc::new(config);
         let runs = Runs::of(&config, file.as_ref().map(|file| file.path.as_path()));
         let (runs, running) = watch::channel(runs);
@@ -324,7 +326,7 @@ impl Running {
                     (self.file, self.config) = (file, config);
                     self.tell_config();
                 }
-                self.now.send_modify(|now| now.link = None);
+                self.now.send_modify(|now| now.cord = None);
                 for report in self.reports.rest().await {
                     self.input(Input::Report(report));
                 }
@@ -388,25 +390,25 @@ impl Running {
             ..self.charter.clone()
         };
         match spawn::gateway(&charter, &self.listeners) {
-            Ok(Started { child, reports, link, charter }) => {
+            Ok(Started { child, reports, cord, charter }) => {
                 let pid = child.pid();
                 self.child = Some(child);
                 self.reports = reports;
                 let now = self.now.clone();
-                let connect = link::connect(link, charter);
+                let connect = cord::connect(cord, charter);
                 self.tasks.spawn(async move {
-                    let (link, connection) = match connect.await {
+                    let (cord, connection) = match connect.await {
                         Ok(connected) => connected,
                         Err(error) => {
                             // It died, which is found out elsewhere.
-                            tracing::debug!(%error, "no link to the gateway");
+                            tracing::debug!(%error, "no cord to the gateway");
                             return;
                         }
                     };
                     now.send_if_modified(|now| {
                         let current = now.view.pid == Some(pid);
                         if current {
-                            now.link = Some(link);
+                            now.cord = Some(cord);
                         }
                         current
                     });

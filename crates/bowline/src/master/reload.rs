@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::{sync::watch, task, time};
 
-use super::{Now, limit, link::Link, plan::GatewayState};
+use super::{Now, cord::Cord, limit, plan::GatewayState};
 use crate::{
     charter::{ConfigFile, Reloaded},
     config::{self, Config, Overrides},
@@ -49,8 +49,8 @@ impl Reload {
         };
         // A gateway that dies over it has a successor, which is asked in its place.
         for _ in 0..limit::RELOAD_ATTEMPTS {
-            let Some(link) = self.link().await else { break };
-            match ask(link, &file).await {
+            let Some(cord) = self.cord().await else { break };
+            match ask(cord, &file).await {
                 Ok(Ok(done)) => {
                     return Outcome { good: Some((file, config)), tried: true, result: Ok(done) };
                 }
@@ -66,11 +66,11 @@ impl Reload {
     }
 
     /// The way to the gateway; a moment is waited for one that is starting.
-    async fn link(&mut self) -> Option<Link> {
-        let settled = |now: &Now| now.link.is_some() || now.view.gateway != GatewayState::Starting;
+    async fn cord(&mut self) -> Option<Cord> {
+        let settled = |now: &Now| now.cord.is_some() || now.view.gateway != GatewayState::Starting;
         let waiting = self.now.wait_for(settled);
         let now = time::timeout(limit::RELOAD_START, waiting).await.ok()?.ok()?;
-        now.link.clone()
+        now.cord.clone()
     }
 }
 
@@ -83,13 +83,13 @@ fn read(path: Option<PathBuf>, overrides: Overrides) -> Result<Read, config::Err
 
 /// Hands the file over. The inner result is the gateway's answer.
 async fn ask(
-    mut link: Link,
+    mut cord: Cord,
     file: &Option<ConfigFile>,
-) -> Result<Result<Reloaded, Failure>, super::link::Error> {
+) -> Result<Result<Reloaded, Failure>, super::cord::Error> {
     let request = Request::post(format!("http://gateway{RELOAD}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(serde_json::to_vec(file)?))?;
-    let response = link.ask(request, limit::RELOAD_PATIENCE).await?;
+    let response = cord.ask(request, limit::RELOAD_PATIENCE).await?;
     if response.status().is_success() {
         return Ok(Ok(serde_json::from_slice(response.body())?));
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::{sync::watch, time};
 
-use super::{Now, limit, link::Link, plan::Notice};
+use super::{Now, cord::Cord, limit, plan::Notice};
 use crate::{
     gateway::SERVICES,
     services::{
@@ -22,16 +22,16 @@ pub(super) async fn tell(mut now: watch::Receiver<Now>, mut statuses: watch::Rec
     let mut knows = None;
     let mut any = false;
     loop {
-        let (link, pid) = {
+        let (cord, pid) = {
             let now = now.borrow_and_update();
-            (now.link.clone(), now.view.pid)
+            (now.cord.clone(), now.view.pid)
         };
         let changed = statuses.has_changed().unwrap_or_default();
         let services = statuses.borrow_and_update().clone();
         any |= !services.is_empty();
         let mut failed = false;
-        if let Some(link) = link.filter(|_| any && (changed || knows != pid)) {
-            match post(link, &services).await {
+        if let Some(cord) = cord.filter(|_| any && (changed || knows != pid)) {
+            match post(cord, &services).await {
                 Ok(()) => knows = pid,
                 Err(error) => {
                     // It is gone, most likely, and the next one is told.
@@ -54,11 +54,11 @@ pub(super) async fn tell(mut now: watch::Receiver<Now>, mut statuses: watch::Rec
     }
 }
 
-async fn post(mut link: Link, services: &[ServiceStatus]) -> Result<(), super::link::Error> {
+async fn post(mut cord: Cord, services: &[ServiceStatus]) -> Result<(), super::cord::Error> {
     let request = Request::post(format!("http://gateway{SERVICES}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(serde_json::to_vec(services)?))?;
-    let response = link.ask(request, limit::STATUS_PATIENCE).await?;
+    let response = cord.ask(request, limit::STATUS_PATIENCE).await?;
     if response.status().is_success() {
         return Ok(());
     }

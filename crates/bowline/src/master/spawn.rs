@@ -39,8 +39,8 @@ pub(super) struct Reports(Option<Lines<BufReader<pipe::Receiver>>>);
 pub(super) struct Started {
     pub(super) child: Child,
     pub(super) reports: Reports,
-    pub(super) link: UnixStream,
-    /// What must be written to the link first.
+    pub(super) cord: UnixStream,
+    /// What must be written to the cord first.
     pub(super) charter: Vec<u8>,
 }
 
@@ -53,8 +53,8 @@ pub(super) fn gateway(
     listeners: &[(Listener, TcpListener)],
 ) -> io::Result<Started> {
     let charter = handover::charter_bytes(charter)?;
-    let Offer { stdin, link, reports } = handover::offer(listeners)?;
-    link.set_nonblocking(true)?;
+    let Offer { stdin, cord, reports } = handover::offer(listeners)?;
+    cord.set_nonblocking(true)?;
     let reports = pipe::Receiver::from_owned_fd(reports.into())?;
     let mut command = Command::new(program()?);
     command.arg0("bowline").arg("gateway").stdin(Stdio::from(stdin));
@@ -69,7 +69,7 @@ pub(super) fn gateway(
     let process = tokio::process::Command::from(command).spawn()?;
     let pid = process.id().unwrap_or_default();
     let reports = Reports(Some(BufReader::new(reports).lines()));
-    Ok(Started { child: Child { process, pid }, reports, link, charter })
+    Ok(Started { child: Child { process, pid }, reports, cord, charter })
 }
 
 /// The very program that runs, even if the file has been replaced.

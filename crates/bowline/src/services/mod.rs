@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! master:  config ─ settings ─▶ Crew ─ views ─▶ status ─┬─▶ control socket: desk
-//!                                                       └─ link, on change ─▶ gateway: board
+//!                                                       └─ cord, on change ─▶ gateway: board
 //! gateway: admin listener ─ relay ─▶ control socket of the master: desk
 //! ```
 

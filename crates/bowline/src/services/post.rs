@@ -3,6 +3,7 @@
 
 use std::{
     env, io,
+    net::SocketAddr,
     path::{self, Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -15,10 +16,10 @@ use bowline_fleet::{
 };
 use bowline_proto::Time;
 use jiff::Timestamp;
-use tokio::{sync::watch, time};
+use tokio::{sync::watch, task, time};
 
 use super::{settings, status::ServiceStatus};
-use crate::{config::Config, instance::Paths};
+use crate::{config::Config, instance::Paths, links::environment};
 
 /// How long what changed rests before it is told on: a start changes several things at once.
 const REST: Duration = Duration::from_millis(50);
@@ -50,15 +51,22 @@ pub(crate) struct Post {
     crew: Arc<OnceLock<Handle>>,
     /// Where records and logs go; none if this server has no place of its own.
     places: Option<(PathBuf, PathBuf)>,
+    /// Where bots of links are listened to, if they are.
+    for_bots: Option<SocketAddr>,
     statuses: watch::Sender<Statuses>,
 }
 
 impl Post {
     /// One without a crew.
-    pub(crate) fn new(paths: Option<&Paths>, unborn: Vec<ServiceStatus>) -> Self {
+    pub(crate) fn new(
+        paths: Option<&Paths>,
+        for_bots: Option<SocketAddr>,
+        unborn: Vec<ServiceStatus>,
+    ) -> Self {
         Self {
             crew: Arc::default(),
             places: paths.map(|paths| (paths.state.clone(), paths.logs.clone())),
+            for_bots,
             statuses: watch::Sender::new(Arc::new(unborn)),
         }
     }
@@ -87,7 +95,7 @@ impl Post {
 
     /// Tells the crew what shall run, unless that is what runs. Whether there is a crew.
     async fn crew_has(&self, running: &mut Vec<spec::Service>, runs: &Runs) -> bool {
-        let wanted = settings::specs(&runs.config, runs.file.as_deref());
+        let wanted = self.specs(runs).await;
         if *running != wanted {
             match self.configure(wanted.clone()).await {
                 Ok(()) => *running = wanted,
@@ -104,6 +112,24 @@ impl Post {
             }
         }
         self.crew.get().is_some()
+    }
+
+    /// The services of a configuration, with the variables of links whose bots they are.
+    async fn specs(&self, runs: &Runs) -> Vec<spec::Service> {
+        let mut specs = settings::specs(&runs.config, runs.file.as_deref());
+        if runs.config.services.0.iter().all(|(_, service)| service.link.is_none()) {
+            return specs;
+        }
+        let config = Arc::clone(&runs.config);
+        let state = self.places.as_ref().map(|(state, _)| state.clone());
+        let for_bots = self.for_bots;
+        let without = specs.clone();
+        // Certificates may have to be made and written first.
+        let adding = task::spawn_blocking(move || {
+            environment::add(&mut specs, &config, state.as_deref(), for_bots);
+            specs
+        });
+        adding.await.unwrap_or(without)
     }
 
     async fn configure(&self, services: Vec<spec::Service>) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! The API of services on the admin listener of a gateway: each request goes to the control socket of the
 //! master, which looks after them, and its answer comes back as it is made.
 //!
-//! The control socket it is, and not the link or a second pair of sockets: the link is the master's to ask on,
+//! The control socket it is, and not the cord or a second pair of sockets: the cord is the master's to ask on,
 //! and what is asked here has its limits, its streams and its words there already.
 
 use std::{
@@ -29,7 +29,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use super::{
-    desk::{Done, Patience, Services},
+    desk::{Done, Patience, SERVICES, Services},
     status::ServiceStatus,
 };
 use crate::{
@@ -143,6 +143,22 @@ async fn relay(State(gateway): State<Arc<Gateway>>, request: Request) -> Respons
             ApiError::new(ErrorCode::ControlSilent, message).into_response()
         }
     }
+}
+
+/// Has the master restart a service, without waiting for it.
+///
+/// # Errors
+/// The master does not answer, or will not.
+pub(crate) async fn restart_of(
+    place: &Path,
+    service: &str,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let request = Request::post(format!("{SERVICES}/{service}/restart"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from("{}"))?;
+    let response = ask(&place.join("control.sock"), request).await?;
+    let status = response.status();
+    if status.is_success() { Ok(()) } else { Err(format!("it answered {status}").into()) }
 }
 
 async fn ask(

@@ -185,7 +185,7 @@ impl Kind<Variables> for Environment {
 }
 
 /// What stands in the place of what nobody is shown.
-const HIDDEN: &str = "…";
+pub(super) const HIDDEN: &str = "…";
 
 /// Why a variable is not an operator's to set.
 fn reserved(name: &str) -> Option<&'static str> {
@@ -551,7 +551,7 @@ fn read_check(check: &str, table: &DeTable<'_>) -> Result<Check, String> {
 }
 
 /// A value of TOML as JSON.
-fn json_of(value: &DeValue<'_>) -> Result<Value, String> {
+pub(super) fn json_of(value: &DeValue<'_>) -> Result<Value, String> {
     Ok(match value {
         DeValue::String(text) => json!(text),
         DeValue::Boolean(truth) => json!(truth),

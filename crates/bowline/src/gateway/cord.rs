@@ -1,4 +1,4 @@
-//! The gateway's end of the link: the same API as for operators, and what only the master may ask.
+//! The gateway's end of the cord: the same API as for operators, and what only the master may ask.
 
 use std::{future, io, os::unix::net::UnixStream, sync::Arc};
 
@@ -14,23 +14,23 @@ use tokio::sync::watch;
 use super::{Gateway, reload};
 use crate::{api, config::Config, services::status::ServiceStatus};
 
-/// The path of a reload on the link.
+/// The path of a reload on the cord.
 pub(crate) const RELOAD: &str = "/internal/reload";
 
-/// The path on the link where the master says how the services are.
+/// The path on the cord where the master says how the services are.
 pub(crate) const SERVICES: &str = "/internal/services";
 
 /// What the master may say of them: some kilobytes each, with what they wrote last.
 const SERVICES_BYTES: usize = 16 << 20;
 
-/// What the link needs.
-pub(super) struct Link {
+/// What the cord needs.
+pub(super) struct Cord {
     pub(super) stream: UnixStream,
     /// Where a new configuration is put.
     pub(super) config: watch::Sender<Arc<Config>>,
 }
 
-impl Link {
+impl Cord {
     /// Answers the master until it is gone.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Link {
         Ok(async move {
             // Whatever ends it, nobody looks after this process any more.
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "the link to the master broke");
+                tracing::debug!(%error, "the cord to the master broke");
             }
         })
     }

@@ -1,4 +1,4 @@
-//! The master's end of the link: how it asks the gateway.
+//! The master's end of the cord: how it asks the gateway.
 
 use std::{os::unix::net::UnixStream, time::Duration};
 
@@ -13,7 +13,7 @@ use super::limit;
 
 /// A way to ask the gateway, by any number of askers at once.
 #[derive(Clone)]
-pub(super) struct Link(SendRequest<Full<Bytes>>);
+pub(super) struct Cord(SendRequest<Full<Bytes>>);
 
 /// What may go wrong on the way.
 pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -26,14 +26,14 @@ pub(super) type Error = Box<dyn std::error::Error + Send + Sync>;
 pub(super) async fn connect(
     stream: UnixStream,
     charter: Vec<u8>,
-) -> Result<(Link, impl Future<Output = hyper::Result<()>>), Error> {
+) -> Result<(Cord, impl Future<Output = hyper::Result<()>>), Error> {
     let mut stream = tokio::net::UnixStream::from_std(stream)?;
     stream.write_all(&charter).await?;
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    Ok((Link(sender), connection))
+    Ok((Cord(sender), connection))
 }
 
-impl Link {
+impl Cord {
     /// Asks, and waits for the whole answer.
     ///
     /// # Errors

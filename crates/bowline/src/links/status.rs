@@ -1,0 +1,486 @@
+//! How links are, as the API, metrics and `/health/ready` tell it.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use bowline_link::{
+    StoreView,
+    view::{Figures, View},
+};
+use bowline_names::Metric;
+use bowline_net::{ComponentState, ComponentView};
+use bowline_proto::keeper::{Level, ProbeCause, Reason, Rung, State};
+use bowline_store::Step;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    clock::unix_ms,
+    metrics::{Sample, Value},
+};
+
+/// Outcomes of routing round trips, as they are counted.
+const PROBES: [&str; 3] = ["ok", "lost", "not-made"];
+
+/// Outcomes of requests over the HTTP leg.
+const REQUESTS: [&str; 3] = ["ok", "retried", "failed"];
+
+/// How a link is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LinkStatus {
+    /// Its name in `[links]`.
+    #[schema(example = "barnacles")]
+    pub(crate) name: String,
+    /// `webex`, `socketio` or `websocket`.
+    #[schema(example = "webex")]
+    pub(crate) profile: String,
+    /// The service's host.
+    #[schema(example = "wdm-a.wbx2.com")]
+    pub(crate) host: String,
+    /// `off`, `waiting`, `connecting`, `proving`, `live`, `suspect`, `replaced` or `refused`.
+    #[schema(example = "live")]
+    pub(crate) state: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+    /// Why, for people; may be empty.
+    pub(crate) text: String,
+    /// When the next attempt to connect is made, if one is waited for.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) next_attempt: Option<Timestamp>,
+    /// The levels that the link has, the lowest first: `tcp`, `pong`, `ack`, `routing`, `handled`.
+    pub(crate) levels: Vec<LevelStatus>,
+    /// The connection in use; null if there is none.
+    pub(crate) connection: Option<ConnectionStatus>,
+    /// When the next routing round trip is due.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) next_probe: Option<Timestamp>,
+    /// When the connection is renewed at the latest.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) renewal: Option<Timestamp>,
+    pub(crate) bot: BotStatus,
+    pub(crate) messages: MessageStatus,
+    /// What was counted since the start of the gateway.
+    pub(crate) figures: FigureStatus,
+}
+
+/// How long ago a level was proved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LevelStatus {
+    #[schema(example = "routing")]
+    pub(crate) level: String,
+    /// Seconds since the last proof; null if there was none yet.
+    #[schema(example = 42.0)]
+    pub(crate) age_seconds: Option<f64>,
+}
+
+/// A connection to the service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConnectionStatus {
+    /// Its number; the first one has 1.
+    pub(crate) number: u64,
+    /// Since when it is open.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+    /// Whether the one before it is open still.
+    pub(crate) overlapping: bool,
+}
+
+/// The bot's side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct BotStatus {
+    /// Connections of the bot; 1 for an app behind HTTP that answers.
+    pub(crate) connections: usize,
+    #[schema(example = "1 bot over the proxy since 10:04")]
+    pub(crate) text: String,
+}
+
+/// Messages in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct MessageStatus {
+    /// Not confirmed by the bot yet.
+    pub(crate) waiting: u64,
+    /// Put aside: offered as often as they may be, or refused by the bot.
+    pub(crate) parked: u64,
+    /// When the oldest that waits arrived.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+/// What was counted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct FigureStatus {
+    /// Messages that were new.
+    pub(crate) messages: u64,
+    /// Messages that arrived again and were not offered.
+    pub(crate) repeated: u64,
+    /// Messages that were found by asking the service.
+    pub(crate) caught_up: u64,
+    /// Offers to the bot beyond the first of each message.
+    pub(crate) offered_again: u64,
+    pub(crate) confirmed: u64,
+    pub(crate) parked: u64,
+    /// Attempts to connect, by how they ended.
+    pub(crate) attempts: BTreeMap<String, u64>,
+    /// Connections made, by reason.
+    pub(crate) renewals: BTreeMap<String, u64>,
+    /// Renewals that failed, by reason.
+    pub(crate) renewals_failed: BTreeMap<String, u64>,
+    /// Routing round trips.
+    pub(crate) probes: Vec<ProbeFigure>,
+    /// Rungs of the escalation ladder that were reached.
+    pub(crate) rungs: BTreeMap<String, u64>,
+    /// Requests of the bot and of the link, by outcome.
+    pub(crate) http: BTreeMap<String, u64>,
+}
+
+/// How many routing round trips ended so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ProbeFigure {
+    /// `opened`, `interval`, `idle`, `doubt` or `asked`.
+    #[schema(example = "interval")]
+    pub(crate) cause: String,
+    /// `ok`, `lost` or `not-made`.
+    #[schema(example = "ok")]
+    pub(crate) outcome: String,
+    pub(crate) count: u64,
+}
+
+/// Something that happened with a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TraceStep {
+    /// The link that it came over.
+    pub(crate) link: String,
+    /// `arrived`, `fetched`, `offered`, `confirmed`, `replied` or `parked`.
+    #[schema(example = "arrived")]
+    pub(crate) stage: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) at: Timestamp,
+    /// More about it; may be empty.
+    pub(crate) text: String,
+}
+
+/// How the store of messages is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StoreStatus {
+    /// Whether messages are on disk; if not they are in memory, and lost with the process.
+    pub(crate) healthy: bool,
+    /// Why they are not; else empty.
+    pub(crate) text: String,
+    /// Since when it is so.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+}
+
+impl LinkStatus {
+    pub(crate) fn of(view: &View) -> Self {
+        let figures = &view.figures;
+        let named = |counts: Vec<(&'static str, u64)>| -> BTreeMap<String, u64> {
+            counts.into_iter().map(|(name, count)| (name.to_owned(), count)).collect()
+        };
+        Self {
+            name: view.name.clone(),
+            profile: view.profile.to_owned(),
+            host: view.host.clone(),
+            state: view.state.name().to_owned(),
+            since: point(view.since_unix_ms),
+            text: view.words.clone(),
+            next_attempt: view.next_attempt_unix_ms.map(point),
+            levels: (view.levels.iter())
+                .map(|(level, age)| LevelStatus {
+                    level: level.name().to_owned(),
+                    age_seconds: age.map(round),
+                })
+                .collect(),
+            connection: view.connection.as_ref().map(|connection| ConnectionStatus {
+                number: connection.number,
+                since: point(connection.since_unix_ms),
+                overlapping: connection.overlapping,
+            }),
+            next_probe: view.next_probe_unix_ms.map(point),
+            renewal: view.renew_unix_ms.map(point),
+            bot: BotStatus { connections: view.bot.connections, text: view.bot.words.clone() },
+            messages: MessageStatus {
+                waiting: view.inbox.waiting,
+                parked: view.inbox.parked,
+                oldest: view.inbox.oldest_unix_ms.map(point),
+            },
+            figures: FigureStatus {
+                messages: figures.messages,
+                repeated: figures.repeated,
+                caught_up: figures.caught_up,
+                offered_again: figures.offered_again,
+                confirmed: figures.confirmed,
+                parked: figures.parked,
+                attempts: named(figures.attempts.iter().map(|(how, n)| (*how, *n)).collect()),
+                renewals: named(figures.renewals.iter().map(|(why, n)| (why.name(), *n)).collect()),
+                renewals_failed: named(
+                    figures.renewals_failed.iter().map(|(why, n)| (why.name(), *n)).collect(),
+                ),
+                probes: (figures.probes.iter())
+                    .map(|((cause, outcome), count)| ProbeFigure {
+                        cause: cause.name().to_owned(),
+                        outcome: (*outcome).to_owned(),
+                        count: *count,
+                    })
+                    .collect(),
+                rungs: named(figures.rungs.iter().map(|(rung, n)| (rung.name(), *n)).collect()),
+                http: named(figures.http.iter().map(|(how, n)| (*how, *n)).collect()),
+            },
+        }
+    }
+}
+
+impl TraceStep {
+    pub(crate) fn of(step: Step) -> Self {
+        Self {
+            link: step.link,
+            stage: step.stage.name().to_owned(),
+            at: point(step.at_unix_ms),
+            text: step.words,
+        }
+    }
+}
+
+impl StoreStatus {
+    pub(crate) fn of(view: StoreView) -> Self {
+        Self { healthy: view.healthy, text: view.words, since: point(view.since_unix_ms) }
+    }
+}
+
+/// How `/health/ready` shows a link.
+pub(super) fn component(view: &View, required: bool) -> ComponentView {
+    let state = match view.state {
+        State::Live | State::Suspect => ComponentState::Ready,
+        State::Replaced | State::Refused => ComponentState::Failed,
+        State::Off => ComponentState::Waiting,
+        State::Waiting | State::Connecting | State::Proving => ComponentState::Loading,
+    };
+    let failed = state == ComponentState::Failed;
+    let name = view.state.name();
+    ComponentView {
+        name: view.name.clone(),
+        required,
+        state,
+        progress: f64::from(u8::from(state == ComponentState::Ready)),
+        text: if failed || view.words.is_empty() { name.to_owned() } else { view.words.clone() },
+        waiting_for: Vec::new(),
+        since: SystemTime::UNIX_EPOCH + Duration::from_millis(view.since_unix_ms),
+        error: failed.then(|| view.words.clone()),
+        loading_for: None,
+    }
+}
+
+/// Links as figures, in the order of the table. `longest` is how long it may be from one routing round trip of a link to
+/// the next.
+pub(crate) fn samples(
+    views: &[View],
+    store: Option<&StoreView>,
+    longest: impl Fn(&str) -> Option<Duration>,
+) -> Vec<Sample> {
+    let mut samples: Vec<Sample> = (views.iter())
+        .flat_map(|view| {
+            let is = |state| f64::from(u8::from(view.state == state));
+            State::ALL.map(|state| of(Metric::LinkState, view, &[state.name()], is(state)))
+        })
+        .collect();
+    samples.extend(views.iter().flat_map(|view| {
+        let proved = view.levels.iter().filter_map(|(level, age)| Some((level, (*age)?)));
+        proved
+            .map(|(level, age)| of(Metric::LinkLevelAge, view, &[level.name()], age.as_secs_f64()))
+    }));
+    samples.extend(views.iter().filter(|view| view.state != State::Off).map(|view| {
+        // One that is not kept is neither up nor down.
+        let live = matches!(view.state, State::Live | State::Suspect);
+        of(Metric::LinkLive, view, &[], f64::from(u8::from(live)))
+    }));
+    samples.extend(views.iter().filter_map(|view| {
+        let age = view.levels.get(&Level::Routing).copied().flatten()?;
+        let share = age.as_secs_f64() / longest(&view.name)?.as_secs_f64();
+        Some(of(Metric::LinkRoutingStaleness, view, &[], share))
+    }));
+    let now = unix_ms();
+    let oldest = |view: &View| {
+        let at = view.inbox.oldest_unix_ms;
+        at.map_or(0.0, |at| now.saturating_sub(at) as f64 / 1e3)
+    };
+    let each = |metric, value: &dyn Fn(&View) -> f64| -> Vec<Sample> {
+        views.iter().map(|view| of(metric, view, &[], value(view))).collect()
+    };
+    samples.extend(each(Metric::LinkWaiting, &|view| view.inbox.waiting as f64));
+    samples.extend(each(Metric::LinkOldestWaiting, &oldest));
+    samples.extend(each(Metric::LinkParked, &|view| view.inbox.parked as f64));
+    for (metric, counts) in COUNTED {
+        for view in views {
+            let counts = counts(&view.figures).into_iter();
+            samples.extend(counts.map(|(labels, count)| of(metric, view, &labels, count as f64)));
+        }
+    }
+    samples.extend(store.map(|store| Sample {
+        metric: Metric::StoreHealthy,
+        labels: Vec::new(),
+        value: Value::Number(f64::from(u8::from(store.healthy))),
+    }));
+    samples
+}
+
+/// One value of one link.
+fn of(metric: Metric, view: &View, labels: &[&'static str], value: f64) -> Sample {
+    let labels = labels.iter().copied().map(Cow::Borrowed);
+    let labels = [Cow::Owned(view.name.clone())].into_iter().chain(labels).collect();
+    Sample { metric, labels, value: Value::Number(value) }
+}
+
+/// What was counted of a link under one name: labels behind its own, and how often.
+type Counted = Vec<(Vec<&'static str>, u64)>;
+
+/// How that is taken out of what was counted.
+type Counts = fn(&Figures) -> Counted;
+
+/// Counters, in the order of the table. What a link has not done counts 0, so that its first time is seen to be one.
+const COUNTED: [(Metric, Counts); 7] = [
+    (Metric::LinkRenewals, |figures| {
+        Reason::ALL.map(|why| (vec![why.name()], count(&figures.renewals, &why))).into()
+    }),
+    (Metric::LinkRenewalFailures, |figures| {
+        Reason::ALL.map(|why| (vec![why.name()], count(&figures.renewals_failed, &why))).into()
+    }),
+    (Metric::LinkProbes, |figures| {
+        let all = ProbeCause::ALL.into_iter().flat_map(|cause| PROBES.map(|how| (cause, how)));
+        all.map(|probe| (vec![probe.0.name(), probe.1], count(&figures.probes, &probe))).collect()
+    }),
+    (Metric::LinkMessages, |figures| {
+        vec![
+            (vec!["new"], figures.messages),
+            (vec!["repeated"], figures.repeated),
+            (vec!["caught-up"], figures.caught_up),
+            (vec!["offered-again"], figures.offered_again),
+            (vec!["confirmed"], figures.confirmed),
+            (vec!["parked"], figures.parked),
+        ]
+    }),
+    (Metric::LinkAttempts, |figures| {
+        figures.attempts.iter().map(|(how, count)| (vec![*how], *count)).collect()
+    }),
+    (Metric::LinkHttpRequests, |figures| {
+        REQUESTS.map(|how| (vec![how], count(&figures.http, &how))).into()
+    }),
+    (Metric::LinkEscalations, |figures| {
+        Rung::ALL.map(|rung| (vec![rung.name()], count(&figures.rungs, &rung))).into()
+    }),
+];
+
+fn count<K: Ord>(counts: &BTreeMap<K, u64>, key: &K) -> u64 {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+fn point(unix_ms: u64) -> Timestamp {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
+}
+
+/// Seconds to the millisecond.
+fn round(age: Duration) -> f64 {
+    age.as_millis() as f64 / 1e3
+}
+
+/// Two links and a store, for the tests of metrics.
+#[cfg(test)]
+pub(crate) fn example() -> Vec<Sample> {
+    let live = tests::view("barnacles", State::Live);
+    let off = tests::view("larry", State::Off);
+    samples(&[live, off], Some(&StoreView::default()), |_| Some(Duration::from_secs(900)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bowline_link::{bot::Presence, view::ConnectionView};
+    use bowline_store::Counts as Stored;
+
+    use super::*;
+
+    pub(super) fn view(name: &str, state: State) -> View {
+        View {
+            name: name.to_owned(),
+            profile: "webex",
+            host: "wdm-a.wbx2.com".to_owned(),
+            state,
+            since_unix_ms: 1_000,
+            words: "why".to_owned(),
+            next_attempt_unix_ms: Some(2_000),
+            levels: BTreeMap::from([
+                (Level::Routing, Some(Duration::from_millis(1_800_500))),
+                (Level::Tcp, Some(Duration::ZERO)),
+                (Level::Handled, None),
+            ]),
+            connection: Some(ConnectionView {
+                number: 2,
+                since_unix_ms: 1_500,
+                overlapping: false,
+            }),
+            next_probe_unix_ms: Some(3_000),
+            renew_unix_ms: None,
+            bot: Presence { connections: 1, words: "1 bot".to_owned() },
+            inbox: Stored { waiting: 1, parked: 0, oldest_unix_ms: Some(unix_ms()) },
+            figures: Figures {
+                messages: 5,
+                attempts: BTreeMap::from([("ok", 2)]),
+                probes: BTreeMap::from([((ProbeCause::Interval, "ok"), 3)]),
+                renewals: BTreeMap::from([(Reason::Age, 1)]),
+                ..Figures::default()
+            },
+        }
+    }
+
+    fn value(samples: &[Sample], metric: Metric, labels: &[&str]) -> Option<f64> {
+        let found = samples.iter().find(|it| it.metric == metric && it.labels == labels);
+        found.map(|sample| match sample.value {
+            Value::Number(number) => number,
+            Value::Histogram { .. } => panic!("{metric:?}"),
+        })
+    }
+
+    #[test]
+    fn a_link_is_told_with_its_levels_from_the_lowest() {
+        let status = LinkStatus::of(&view("barnacles", State::Live));
+        let levels: Vec<_> =
+            status.levels.iter().map(|it| (it.level.as_str(), it.age_seconds)).collect();
+        assert_eq!(levels, [("tcp", Some(0.0)), ("routing", Some(1800.5)), ("handled", None)]);
+        assert_eq!(status.since.to_string(), "1970-01-01T00:00:01Z");
+        assert_eq!(status.figures.renewals, BTreeMap::from([("age".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn figures_are_there_from_zero_and_ages_only_when_there_was_a_proof() {
+        let views = [view("barnacles", State::Live), view("larry", State::Off)];
+        let samples =
+            samples(&views, None, |name| (name == "barnacles").then(|| Duration::from_secs(900)));
+        let of = |metric, labels: &[&str]| value(&samples, metric, labels);
+        assert_eq!(of(Metric::LinkState, &["barnacles", "live"]), Some(1.0));
+        assert_eq!(of(Metric::LinkState, &["barnacles", "refused"]), Some(0.0));
+        assert_eq!(of(Metric::LinkLevelAge, &["barnacles", "routing"]), Some(1800.5));
+        assert_eq!(of(Metric::LinkLevelAge, &["barnacles", "handled"]), None);
+        let staleness = of(Metric::LinkRoutingStaleness, &["barnacles"]).unwrap();
+        assert!((staleness - 2.0).abs() < 0.01, "{staleness}");
+        assert_eq!(of(Metric::LinkRoutingStaleness, &["larry"]), None);
+        assert_eq!(of(Metric::LinkLive, &["barnacles"]), Some(1.0));
+        assert_eq!(of(Metric::LinkLive, &["larry"]), None);
+        assert_eq!(of(Metric::LinkProbes, &["barnacles", "interval", "ok"]), Some(3.0));
+        assert_eq!(of(Metric::LinkProbes, &["barnacles", "doubt", "lost"]), Some(0.0));
+        assert_eq!(of(Metric::StoreHealthy, &[]), None);
+    }
+
+    #[test]
+    fn a_refused_link_is_a_failed_component_and_one_that_connects_loads() {
+        let of = |state| component(&view("barnacles", state), false);
+        assert_eq!(of(State::Live).state, ComponentState::Ready);
+        assert_eq!(of(State::Connecting).state, ComponentState::Loading);
+        let refused = of(State::Refused);
+        assert_eq!(refused.state, ComponentState::Failed);
+        assert_eq!((refused.text.as_str(), refused.error.as_deref()), ("refused", Some("why")));
+    }
+}
