@@ -8,6 +8,7 @@
 //!   must come of it.
 //! - [`continuity`]: the same for sessions that outlive their transports, over the hubs of several shards.
 //! - [`fleet`]: processes good and bad under the plan of services, and a master that dies.
+//! - [`links`]: connections of bots to a service that forgets, over a network that drops, and a bot that never tries twice.
 //! - [`caught`]: a broken promise is a panic, and its words are wanted.
 //! - [`meter`]: how much memory a piece of code asks for at most.
 //! - [`rng`]: every random choice comes from a seed that is printed.
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod continuity;
 pub mod fleet;
 pub mod fuzz;
+pub mod links;
 pub mod meter;
 pub mod rng;
 pub mod world;

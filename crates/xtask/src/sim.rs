@@ -1,5 +1,5 @@
-//! `cargo xtask sim`: seeded worlds of sessions that outlive their transports, and of services, and the faults that
-//! they must catch.
+//! `cargo xtask sim`: seeded worlds of sessions that outlive their transports, of services, and of links, and the faults
+//! that they must catch.
 
 use std::{
     fs, io,
@@ -23,15 +23,22 @@ const FAULTS: [&str; 5] =
 /// The same for the plan of services in bowline-fleet.
 const FLEET_FAULTS: [&str; 3] = ["need-not-ready", "start-on-exit", "stop-before-start"];
 
+/// The same for the keeper of links in bowline-proto.
+const LINK_FAULTS: [&str; 4] =
+    ["catch-up-from-now", "old-end-forgets-new", "unsafe-on-pooled", "use-before-proof"];
+
 const USAGE: &str = "\
-usage: cargo xtask sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--engine | --fleet]
+usage: cargo xtask sim [--seeds COUNT] [--from SEED] [--seed SEED] [--trace] [--engine | --fleet | --links]
                        [--broken NAME|all]
 
   --broken  builds the hub with a fault and wants it caught: cursor-on-pong, ping-overtakes,
             pid-not-moved, pong-per-transport, replay-except
             with --fleet: need-not-ready, start-on-exit, stop-before-start
+            with --links: catch-up-from-now, old-end-forgets-new, unsafe-on-pooled, use-before-proof
   --engine  the worlds of one hub and its transports instead
-  --fleet   the worlds of services instead";
+  --fleet   the worlds of services instead
+  --links   the worlds of connections to services elsewhere: eight idle hours and a failure, a quiet
+            day, and whatever else goes wrong";
 
 pub(crate) fn run(args: &[&str]) -> ExitCode {
     let mut world = "continuity";
@@ -43,6 +50,7 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
         match *word {
             "--engine" => world = "engine",
             "--fleet" => world = "fleet",
+            "--links" => world = "links",
             "--trace" | "--no-shrink" => passed_on.push((*word).to_owned()),
             "--seeds" | "--from" | "--seed" | "--jobs" | "--broken" => {
                 let Some(value) = words.next() else {
@@ -68,7 +76,11 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
             Err(said) => fail(&said),
         };
     };
-    let known: &[&str] = if world == "fleet" { &FLEET_FAULTS } else { &FAULTS };
+    let known: &[&str] = match world {
+        "fleet" => &FLEET_FAULTS,
+        "links" => &LINK_FAULTS,
+        _ => &FAULTS,
+    };
     let named = |fault: &&str| broken == "all" || broken == *fault;
     let faults: Vec<&str> = known.iter().copied().filter(named).collect();
     if faults.is_empty() {

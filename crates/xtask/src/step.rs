@@ -39,10 +39,14 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Shows the last line with these words in the summary.
+    /// Shows the last line with these words in the summary, behind what is shown already.
     pub(crate) fn noting(mut self, words: &str) -> Self {
-        let line = self.output.lines().rev().find(|line| line.contains(words));
-        self.note = line.unwrap_or_default().trim().to_owned();
+        if let Some(line) = self.output.lines().rev().find(|line| line.contains(words)) {
+            if !self.note.is_empty() {
+                self.note.push_str("; ");
+            }
+            self.note.push_str(line.trim());
+        }
         self
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything CI runs, from a bare machine.
 
 use std::{
-    env, fs,
+    env, fs, panic,
     path::PathBuf,
     process::{Command, ExitCode},
     thread,
@@ -28,8 +28,8 @@ pub(crate) const RELEASE_BUILD: [&str; 5] = ["build", "--release", "--locked", "
 /// How many worlds of each kind a run has.
 const SIM_SEEDS: &str = "500";
 
-/// How many worlds of services a long run has.
-const FLEET_SEEDS_LONG: &str = "10000";
+/// How many worlds of services, and of links, a long run has.
+const SIM_SEEDS_LONG: &str = "10000";
 
 /// How long each fuzz target is driven.
 const FUZZ_SECONDS: u32 = 10;
@@ -41,6 +41,37 @@ struct Step {
     run: fn(&Run) -> Vec<Outcome>,
     /// Whether the steps behind it make no sense without it.
     needed: bool,
+    /// Where it runs: one core waits in many of them.
+    place: Place,
+}
+
+impl Step {
+    const fn new(name: &'static str, what: &'static str, run: fn(&Run) -> Vec<Outcome>) -> Self {
+        Self { name, what, run, needed: false, place: Place::Row }
+    }
+
+    const fn needed(self) -> Self {
+        Self { needed: true, ..self }
+    }
+
+    const fn beside(self) -> Self {
+        Self { place: Place::Beside, ..self }
+    }
+
+    const fn alone(self) -> Self {
+        Self { place: Place::Alone, ..self }
+    }
+}
+
+/// Where a step runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In its turn.
+    Row,
+    /// Beside those behind it, after others of its kind.
+    Beside,
+    /// In its turn, once nothing is beside it any more.
+    Alone,
 }
 
 /// What the steps are told.
@@ -50,99 +81,49 @@ pub(crate) struct Run {
 }
 
 const STEPS: &[Step] = &[
-    Step { name: "tools", what: "what must be on the machine", run: tools, needed: true },
-    Step { name: "fmt", what: "cargo fmt --check", run: fmt, needed: false },
-    Step { name: "clippy", what: "cargo clippy, warnings denied", run: clippy, needed: false },
-    Step { name: "build", what: "binaries and examples", run: build, needed: true },
-    Step { name: "node", what: "npm ci in tests/", run: node, needed: true },
-    Step { name: "python", what: "a venv in tests/.venv", run: python, needed: true },
-    Step { name: "debian", what: "programs around a server", run: debian, needed: true },
-    Step { name: "rust", what: "unit, scenario and property tests", run: rust, needed: false },
-    Step { name: "doc", what: "the examples in the documentation", run: doc, needed: false },
-    Step {
-        name: "differential",
-        what: "the same bytes to the reference server and to Bowline",
-        run: differential,
-        needed: false,
-    },
-    Step { name: "protocol", what: "the protocol documents", run: protocol, needed: false },
-    Step { name: "clients", what: "the official JavaScript clients", run: clients, needed: false },
-    Step {
-        name: "continuity",
-        what: "the loss matrix, a bad network, a slow receiver",
-        run: continuity,
-        needed: false,
-    },
-    Step { name: "pytest", what: "python-socketio", run: pytest, needed: false },
-    Step { name: "shards", what: "polling across shards", run: shards, needed: false },
-    Step { name: "soak", what: "numbered events over upgrades", run: soak, needed: false },
-    Step { name: "api", what: "events from outside, and schemathesis", run: api, needed: false },
-    Step {
-        name: "operations",
-        what: "real proxies, Prometheus, Alertmanager",
-        run: operations,
-        needed: false,
-    },
-    Step { name: "restarts", what: "gateways killed with -9", run: restarts, needed: false },
-    Step {
-        name: "backend",
-        what: "events through an app that is killed",
-        run: backend,
-        needed: false,
-    },
-    Step {
-        name: "ai",
-        what: "models behind the gateway, and their faults",
-        run: ai,
-        needed: false,
-    },
-    Step { name: "bench", what: "how benchmarks are summed up", run: bench, needed: false },
-    Step { name: "rude", what: "rude clients, and what they leave", run: rude, needed: false },
-    Step { name: "starts", what: "the time to the first answer", run: starts, needed: false },
-    Step {
-        name: "sim",
-        what: "500 seeded worlds of continuity, and of services",
-        run: sim,
-        needed: false,
-    },
-    Step { name: "fuzz", what: "every decoder, 10 s each", run: fuzz, needed: false },
-    Step { name: "tidy", what: "the rules no compiler checks", run: run_tidy, needed: false },
-    Step {
-        name: "idle",
-        what: "memory of 10,000 idle sessions (--long)",
-        run: idle,
-        needed: false,
-    },
-    Step {
-        name: "continuity-long",
-        what: "250 clients, a bad network, ten restarts (--long)",
-        run: continuity_long,
-        needed: false,
-    },
-    Step {
-        name: "ai-faults",
-        what: "100,000 requests to providers that fail (--long)",
-        run: ai_faults,
-        needed: false,
-    },
-    Step {
-        name: "ai-lateness",
-        what: "pings beside 200 streams and busy cores (--long)",
-        run: ai_lateness,
-        needed: false,
-    },
-    Step {
-        name: "ai-incident",
-        what: "who is charged for a fallback, beside LiteLLM (--long)",
-        run: ai_incident,
-        needed: false,
-    },
-    Step {
-        name: "newcomer",
-        what: "README's quick start from a clean clone (--long)",
-        run: newcomer,
-        needed: false,
-    },
+    Step::new("tools", "what must be on the machine", tools).needed(),
+    Step::new("node", "npm ci in tests/", node).needed().beside(),
+    Step::new("python", "a venv in tests/.venv", python).needed().beside(),
+    Step::new("debian", "programs around a server", debian).needed().beside(),
+    Step::new("fmt", "cargo fmt --check", fmt),
+    Step::new("clippy", "cargo clippy, warnings denied", clippy),
+    Step::new("build", "binaries and examples", build).needed(),
+    Step::new("rust", "unit, scenario and property tests", rust).alone(),
+    Step::new("continuity", "the loss matrix, a bad network, a slow receiver", continuity).beside(),
+    Step::new("doc", "the examples in the documentation", doc),
+    Step::new(
+        "differential",
+        "the same bytes to the reference server and to Bowline",
+        differential,
+    ),
+    Step::new("protocol", "the protocol documents", protocol),
+    Step::new("clients", "the official JavaScript clients", clients),
+    Step::new("shards", "polling across shards", shards),
+    Step::new("soak", "numbered events over upgrades", soak),
+    Step::new("pytest", "python-socketio", pytest).alone(),
+    Step::new("api", "events from outside, and schemathesis", api),
+    Step::new("operations", "real proxies, Prometheus, Alertmanager", operations).alone(),
+    Step::new("restarts", "gateways killed with -9", restarts),
+    Step::new("backend", "events through an app that is killed", backend),
+    Step::new("links", "bots whose service is lost, renewed, killed", links).beside(),
+    Step::new("ai", "models behind the gateway, and their faults", ai),
+    Step::new("bench", "how benchmarks are summed up", bench),
+    Step::new("rude", "rude clients, and what they leave", rude).alone(),
+    Step::new("starts", "the time to the first answer", starts),
+    Step::new("sim", "500 seeded worlds of continuity, services, links", sim).beside(),
+    Step::new("fuzz", "every decoder, 10 s each", fuzz),
+    Step::new("tidy", "the rules no compiler checks", run_tidy),
+    Step::new("idle", "memory of 10,000 idle sessions (--long)", idle).alone(),
+    Step::new(
+        "continuity-long",
+        "250 clients, a bad network, ten restarts (--long)",
+        continuity_long,
+    ),
+    Step::new("ai-faults", "100,000 requests to providers that fail (--long)", ai_faults),
+    Step::new("ai-lateness", "pings beside 200 streams and busy cores (--long)", ai_lateness),
+    Step::new("ai-incident", "who is charged for a fallback, beside LiteLLM (--long)", ai_incident),
+    Step::new("links-long", "the same in full, and 200 links as a picture (--long)", links_long),
+    Step::new("newcomer", "README's quick start from a clean clone (--long)", newcomer),
 ];
 
 pub(crate) fn run(args: &[&str]) -> ExitCode {
@@ -168,18 +149,60 @@ pub(crate) fn run(args: &[&str]) -> ExitCode {
     let run = Run { long };
     let mut outcomes = Vec::new();
     let mut stopped = None;
-    for step in STEPS {
-        if wanted.is_empty() || wanted.contains(&step.name) {
-            let results = (step.run)(&run);
-            let failed = results.iter().any(|outcome| outcome.failed > 0);
-            outcomes.extend(results);
-            if failed && step.needed {
-                stopped = Some(step.name);
+    thread::scope(|scope| {
+        let mut beside: Option<thread::ScopedJoinHandle<'_, Ran>> = None;
+        for step in STEPS.iter().filter(|step| wanted.is_empty() || wanted.contains(&step.name)) {
+            if step.place == Place::Beside {
+                let before = beside.take();
+                let run = &run;
+                beside = Some(scope.spawn(move || {
+                    let mut ran = before.map_or_else(Ran::default, joined);
+                    ran.go(step, run);
+                    ran
+                }));
+                continue;
+            }
+            let mut ran = Ran::default();
+            if step.place == Place::Alone {
+                ran = beside.take().map_or_else(Ran::default, joined);
+            }
+            ran.go(step, &run);
+            outcomes.append(&mut ran.outcomes);
+            stopped = ran.stopped;
+            if stopped.is_some() {
                 break;
             }
         }
-    }
+        let last = beside.take().map_or_else(Ran::default, joined);
+        outcomes.extend(last.outcomes);
+        stopped = stopped.or(last.stopped);
+    });
     summary(&outcomes, stopped, watch)
+}
+
+/// Steps that ran one after the other.
+#[derive(Default)]
+struct Ran {
+    outcomes: Vec<Outcome>,
+    /// The one that failed and was needed.
+    stopped: Option<&'static str>,
+}
+
+impl Ran {
+    fn go(&mut self, step: &Step, run: &Run) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let results = (step.run)(run);
+        if step.needed && results.iter().any(|outcome| outcome.failed > 0) {
+            self.stopped = Some(step.name);
+        }
+        self.outcomes.extend(results);
+    }
+}
+
+fn joined(thread: thread::ScopedJoinHandle<'_, Ran>) -> Ran {
+    thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
 }
 
 fn summary(outcomes: &[Outcome], stopped: Option<&str>, watch: Watch) -> ExitCode {
@@ -247,23 +270,34 @@ pub(crate) fn node(_: &Run) -> Vec<Outcome> {
     vec![plain("node", command)]
 }
 
+/// The environments of Python, by the end of their directory's name: the clients of the tests, and the bots of Webex,
+/// which want versions of their own.
+const VENVS: [(&str, &str); 3] =
+    [("", "requirements.txt"), ("-webex-108", "webex-108.txt"), ("-webex-new", "webex-new.txt")];
+
 pub(crate) fn python(_: &Run) -> Vec<Outcome> {
-    let requirements = root().join("tests/python/requirements.txt");
+    VENVS.iter().flat_map(|(name, requirements)| install(name, requirements)).collect()
+}
+
+fn install(name: &str, requirements: &str) -> Vec<Outcome> {
+    let requirements = root().join("tests/python").join(requirements);
     let wanted = fs::read_to_string(&requirements).unwrap_or_default();
+    let venv = root().join(format!("tests/.venv{name}"));
     // What was installed last, so that a second run costs nothing.
-    let stamp = venv().join("installed.txt");
+    let stamp = venv.join("installed.txt");
+    let step = format!("python{name}");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return vec![step::call("python", || Ok("the venv is up to date".to_owned()))];
+        return vec![step::call(&step, || Ok("the venv is up to date".to_owned()))];
     }
     let mut make = Command::new("python3");
-    make.args(["-m", "venv"]).arg(venv());
-    let made = plain("python venv", make);
+    make.args(["-m", "venv"]).arg(&venv);
+    let made = plain(&format!("{step} venv"), make);
     if made.failed > 0 {
         return vec![made];
     }
-    let mut install = Command::new(venv().join("bin/pip"));
+    let mut install = Command::new(venv.join("bin/pip"));
     install.args(["install", "--disable-pip-version-check", "--quiet", "-r"]).arg(requirements);
-    let installed = plain("python packages", install);
+    let installed = plain(&format!("{step} packages"), install);
     if installed.failed == 0 {
         // Without the stamp the next run installs once more.
         let _ = fs::write(stamp, wanted);
@@ -348,6 +382,26 @@ fn debian(_: &Run) -> Vec<Outcome> {
 
 fn operations(_: &Run) -> Vec<Outcome> {
     vec![npm("operations", &[], PATIENCE)]
+}
+
+fn links(_: &Run) -> Vec<Outcome> {
+    vec![npm("links", &[], PATIENCE).noting("kills:").noting("webex bots:")]
+}
+
+/// In a release build; attempts over time are drawn to `target/xtask/links-attempts.svg`.
+fn links_long(run: &Run) -> Vec<Outcome> {
+    if !run.long {
+        return Vec::new();
+    }
+    let build = plain("release build", cargo(&RELEASE_BUILD));
+    if build.failed > 0 {
+        return vec![build];
+    }
+    let mut command = released("links");
+    let plot = target().join("xtask/links-attempts.svg");
+    command.env("LINKS_LONG", "1").env("LINKS_PLOT", plot);
+    let long = step::run("links-long", command, Count::Last, LONG_PATIENCE);
+    vec![build, long.noting("kills:").noting("webex bots:")]
 }
 
 fn ai(_: &Run) -> Vec<Outcome> {
@@ -497,17 +551,22 @@ fn pytest(_: &Run) -> Vec<Outcome> {
     vec![step::run("pytest", with_servers(command), Count::Last, PATIENCE)]
 }
 
-/// Seeded worlds of sessions that outlive their transports, and of services; a failing seed of the first is made
-/// shorter there.
+/// Seeded worlds of sessions that outlive their transports, of services, and of links; a failing seed of the first and
+/// the last is made shorter there.
 fn sim(run: &Run) -> Vec<Outcome> {
-    let mut command = Command::new(built("world"));
-    command.args(["continuity", "--seeds", SIM_SEEDS]).current_dir(root());
-    let mut fleet = Command::new(built("world"));
+    let worlds = |kind: &str, seeds: &str| {
+        let mut command = Command::new(built("world"));
+        command.args([kind, "--seeds", seeds]).current_dir(root());
+        command
+    };
     let (seeds, patience) =
-        if run.long { (FLEET_SEEDS_LONG, LONG_PATIENCE) } else { (SIM_SEEDS, PATIENCE) };
-    fleet.args(["fleet", "--seeds", seeds]).current_dir(root());
-    let fleet = step::run("sim-fleet", fleet, Count::Step, patience);
-    vec![plain("sim", command).noting("a second:"), fleet.noting("a second:")]
+        if run.long { (SIM_SEEDS_LONG, LONG_PATIENCE) } else { (SIM_SEEDS, PATIENCE) };
+    let more = |kind: &str| {
+        let outcome = step::run(&format!("sim-{kind}"), worlds(kind, seeds), Count::Step, patience);
+        outcome.noting("a second:")
+    };
+    let continuity = plain("sim", worlds("continuity", SIM_SEEDS)).noting("a second:");
+    vec![continuity, more("fleet"), more("links")]
 }
 
 /// Every target, two at a time: one for each core that CI has.

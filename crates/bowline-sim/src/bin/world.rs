@@ -1,5 +1,6 @@
 //! Runs seeded worlds: `cargo run -p bowline-sim --bin world -- --seeds 1000`, or with `continuity` in
-//! front the worlds of sessions that outlive their transports, with `fleet` those of services.
+//! front the worlds of sessions that outlive their transports, with `fleet` those of services, with `links` those of
+//! connections to services elsewhere.
 //!
 //! Prints what happened in all of them together. A seed that breaks a promise is named and run once
 //! more: its last steps are printed, or, of the second kind, a script as short as can be
@@ -21,7 +22,7 @@ use std::{
 use bowline_sim::{
     caught::{self, Fall, catch},
     clock::Stopwatch,
-    continuity, fleet, world,
+    continuity, fleet, links, world,
 };
 
 /// How many steps before a failure are printed.
@@ -34,7 +35,7 @@ const LINE_MAX: usize = 300;
 const SHRINK_TRIES: usize = 1_500;
 
 const USAGE: &str = "\
-usage: world [engine | continuity | fleet] [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
+usage: world [engine | continuity | fleet | links] [--seeds COUNT] [--from SEED] [--seed SEED] [--trace]
              [--jobs THREADS] [--no-shrink]";
 
 /// Which worlds there are.
@@ -43,6 +44,7 @@ enum Kind {
     Engine,
     Continuity,
     Fleet,
+    Links,
 }
 
 struct Arguments {
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Kind::Engine => run(&arguments, world::run, world::Counts::add),
         Kind::Continuity => run(&arguments, continuity::run, continuity::Counts::add),
         Kind::Fleet => run(&arguments, fleet::run, fleet::Counts::add),
+        Kind::Links => run(&arguments, links::run, links::Counts::add),
     };
     match held {
         Ok(true) => ExitCode::SUCCESS,
@@ -186,6 +189,16 @@ fn explain<C>(
         }
         return writeln!(out, "seed {seed} FAILED: {}", said(&short.fall));
     }
+    if arguments.kind == Kind::Links
+        && arguments.shrink
+        && let Some(short) = links::shrink(seed, fall, SHRINK_TRIES)
+    {
+        let skipped = short.trace.len().saturating_sub(LAST_STEPS * 4);
+        for line in short.script.iter().chain(short.trace.iter().skip(skipped)) {
+            writeln!(out, "  {}", line.chars().take(LINE_MAX).collect::<String>())?;
+        }
+        return writeln!(out, "seed {seed} FAILED: {}", said(&short.fall));
+    }
     let mut last = VecDeque::new();
     let mut keep = |line: String| {
         last.push_back(line.chars().take(LINE_MAX).collect::<String>());
@@ -219,6 +232,7 @@ fn parse(words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         "engine" => Some(Kind::Engine),
         "continuity" => Some(Kind::Continuity),
         "fleet" => Some(Kind::Fleet),
+        "links" => Some(Kind::Links),
         _ => None,
     });
     if let Some(kind) = kind {

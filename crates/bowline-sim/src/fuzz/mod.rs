@@ -8,6 +8,7 @@ mod forwarded;
 mod hub;
 mod mutate;
 mod socketio;
+mod webex;
 mod websocket;
 
 use crate::rng::Rng;
@@ -41,13 +42,15 @@ pub enum Target {
     AiStream,
     /// Bodies that AI clients and providers send.
     AiBody,
+    /// What Webex says of bots' messages, and what bots acknowledge.
+    Webex,
     /// The hub, with inputs in any order.
     Hub,
 }
 
 impl Target {
     /// Every target.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::WsFrames,
         Self::WsDeflate,
         Self::WsHandshake,
@@ -60,6 +63,7 @@ impl Target {
         Self::Forwarded,
         Self::AiStream,
         Self::AiBody,
+        Self::Webex,
         Self::Hub,
     ];
 
@@ -78,6 +82,7 @@ impl Target {
             Self::Forwarded => "forwarded",
             Self::AiStream => "ai-stream",
             Self::AiBody => "ai-body",
+            Self::Webex => "webex",
             Self::Hub => "hub",
         }
     }
@@ -106,6 +111,7 @@ impl Target {
             Self::Forwarded => forwarded::forwarded(data),
             Self::AiStream => ai::stream(data),
             Self::AiBody => ai::body(data),
+            Self::Webex => webex::envelope(data),
             Self::Hub => hub::hub(data),
         }
     }
@@ -127,6 +133,7 @@ impl Target {
             Self::Forwarded => forwarded::valid_forwarded(rng),
             Self::AiStream => ai::valid_stream(rng),
             Self::AiBody => ai::valid_body(rng),
+            Self::Webex => webex::valid_envelope(rng),
             Self::Hub => hub::valid_hub(rng),
         };
         for _ in 0..rng.below(5) {
