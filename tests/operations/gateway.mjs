@@ -1,9 +1,9 @@
 // `bowline serve` as an operator runs it: with a configuration, a state directory and an admin listener of its own.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request as httpRequest } from "node:http";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { eventually, run } from "../harness/programs.mjs";
 import { freePort, serverCommand } from "../harness/server.mjs";
@@ -17,7 +17,10 @@ export async function startGateway({ toml = "", files = {}, openFiles, port: wan
   const [port, admin] = [wanted ?? (await freePort()), wantedAdmin ?? (await freePort())];
   const directory = mkdtempSync(join(tmpdir(), "bowline-operate-"));
   const config = join(directory, "bowline.toml");
-  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(directory, name)), { recursive: true, mode: 0o700 });
+    writeFileSync(join(directory, name), text);
+  }
   const state = join(directory, "state");
   writeFileSync(config, `[admin]\nlisten = "127.0.0.1:${admin}"\n${toml.replaceAll("$DIR", directory)}\n`);
   const { file: binary } = serverCommand("gateway", "bowline");

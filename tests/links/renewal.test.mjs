@@ -1,0 +1,91 @@
+// A link is renewed again and again while messages flow at 50 a second: real bots of Python do not notice, nothing is lost
+// or twice, and the order of each room is kept.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { eventually } from "../harness/programs.mjs";
+import { after } from "../harness/server.mjs";
+import { makeAuthority } from "./authority.mjs";
+import { startEcho } from "./echo.mjs";
+import { startNat } from "./nat.mjs";
+import { LONG, assertStream, startBot, startLinks, throughProxy } from "./rig.mjs";
+import { startSocketIo } from "./socketio.mjs";
+
+const RENEWALS = LONG ? 10 : 3;
+const FLOW = { perSecond: 50, rooms: 5 };
+
+test(`python-socketio in a namespace does not notice ${RENEWALS} renewals of a Socket.IO link`, { timeout: 200_000 }, async (t) => {
+  const service = await startSocketIo();
+  t.after(() => service.stop());
+  const gateway = await startLinks(`
+[namespaces."/bots"]
+handler = "link"
+[links.ann]
+profile = "socketio"
+url = "${service.url}"
+auth = { token = "ann" }
+message-id = "/1/id"
+room = "/1/room"
+probe = "echo"
+deliver = { namespace = "/bots" }
+`);
+  t.after(() => gateway.stop());
+  await gateway.inState("ann", "live");
+  const bot = await startBot("socketio_bot.py", [gateway.url, "/bots"]);
+  t.after(() => bot.stop());
+
+  const far = service.bot("ann");
+  await renewed(t, { gateway, far, bot });
+  await eventually("the old connections to be closed", () => far.sockets.size === 1);
+  // What the bot acknowledged with is what the service gets.
+  await eventually("the acknowledgements", () => {
+    const owed = far.sent.filter(({ id }) => !far.acked.has(id)).map(({ id }) => id);
+    if (owed.length > 0) throw new Error(`${owed.length} of ${far.sent.length} are owed: ${owed.slice(0, 5)}`);
+    return true;
+  });
+  assert.deepEqual(far.acked.get(far.sent[0].id), [`thanks for ${far.sent[0].id}`]);
+});
+
+test(`websockets through the loopback proxy does not notice ${RENEWALS} renewals of a WebSocket link`, { timeout: 200_000 }, async (t) => {
+  const authority = makeAuthority(["echo.example"]);
+  t.after(() => authority.clear());
+  const service = await startEcho({ authority });
+  t.after(() => service.stop());
+  const nat = await startNat({ to: service.port });
+  t.after(() => nat.stop());
+  const gateway = await startLinks(throughProxy("ann", { nat, authority }));
+  t.after(() => gateway.stop());
+  await gateway.inState("ann", "live");
+  const bot = await startBot("websockets_bot.py", ["wss://echo.example/bots/ann"], await gateway.environment("ann"));
+  t.after(() => bot.stop());
+
+  const far = service.bot("ann");
+  await renewed(t, { gateway, far, bot });
+  await eventually("the old connections to be closed", () => far.connections.size === 1);
+  assert.equal(far.acked.size, far.sent.length, "all were acknowledged");
+  assert.equal(bot.count("other"), 0, "round trips of the link are not the bot's");
+});
+
+/** Renews while messages flow, and looks at everything. */
+async function renewed(t, { gateway, far, bot }) {
+  const before = far.opened;
+  const flow = far.flow(FLOW);
+  for (let i = 0; i < RENEWALS; i++) {
+    await after(200);
+    await gateway.renew("ann");
+  }
+  await after(500);
+  flow.stop();
+  await eventually("the last message to be answered", () => far.answers.size === far.sent.length).catch((error) => {
+    assertStream(far.sent, bot.messages());
+    throw error;
+  });
+  assertStream(far.sent, bot.messages());
+  for (const [id, answers] of far.answers) assert.equal(answers.length, 1, `${id} was answered ${answers.length} times`);
+  assert.equal(far.opened - before, RENEWALS, "each renewal is one connection");
+  assert.deepEqual([bot.count("connect"), bot.count("disconnect")], [1, 0], "the bot has noticed");
+  const { messages } = (await gateway.links()).ann;
+  assert.deepEqual([messages.waiting, messages.parked], [0, 0]);
+  t.diagnostic(`renewal: ${RENEWALS} renewals, ${far.sent.length} messages: none lost, none twice, in order; the bot's connection unbroken`);
+}
