@@ -18,8 +18,6 @@ pub(super) struct Attempt {
     pub(super) reason: Reason,
     /// Since when it is wished for, over all attempts.
     pub(super) wished: Time,
-    /// What the service asked for when it refused the last one.
-    pub(super) not_before: Time,
     pub(super) stage: Stage,
 }
 
@@ -46,7 +44,7 @@ pub(super) enum Stage {
 
 impl Attempt {
     pub(super) fn new(reason: Reason, wished: Time, stage: Stage) -> Self {
-        Self { reason, wished, not_before: Time::ZERO, stage }
+        Self { reason, wished, stage }
     }
 
     /// The connection that is being proved.
@@ -98,6 +96,8 @@ pub(super) struct Ladder {
     rung: Option<Rung>,
     /// When all this is forgotten: the connection in use has been live for long enough then.
     pub(super) settles: Option<Time>,
+    /// What the service asked for when it refused an attempt; outlives what it was made for.
+    pub(super) not_before: Time,
 }
 
 impl Ladder {
@@ -110,6 +110,13 @@ impl Ladder {
     /// A person asks for an attempt: the pauses begin anew.
     pub(super) fn forgive(&mut self) {
         self.pauses = 0;
+        // A person's wish counts for more than what the service asked for.
+        self.not_before = Time::ZERO;
+    }
+
+    /// A connection has lasted: what came before it is forgotten, but for what the service asked for.
+    pub(super) fn settle(&mut self) {
+        *self = Self { not_before: self.not_before, ..Self::default() };
     }
 
     /// The next address is another one.

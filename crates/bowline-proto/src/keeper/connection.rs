@@ -241,15 +241,20 @@ impl Connection {
             .map(|(_, begun)| begun)
     }
 
-    /// A routing round trip came back: the next one has time, unless it is under way.
+    /// A routing round trip came back: the next one has time, unless it is under way. It proves what was so when it was
+    /// begun: it may have been on its way for long.
     pub(super) fn routed(
         &mut self,
         now: Time,
-        probe: ProbeId,
+        (probe, begun): (ProbeId, Time),
         config: &Config,
         chance: &mut Chance,
     ) {
+        let routing = self.proof(Level::Routing).max(Some(begun));
         self.prove(now, Level::Routing);
+        if let Some(proof) = self.proofs.get_mut(Level::Routing as usize) {
+            *proof = routing;
+        }
         self.last_event = now;
         (self.lost, self.tries, self.late) = (0, 0, None);
         if let Some(interval) = &config.probe_interval

@@ -148,7 +148,7 @@ impl Keeper {
         let Some(connection) = find(&mut self.current, &mut self.attempt, id) else { return };
         let Some(begun) = connection.begun(probe) else { return };
         let trip = connection.trip().filter(|trip| trip.id == probe);
-        connection.routed(*now, probe, config, chance);
+        connection.routed(*now, (probe, begun), config, chance);
         // One that comes late was told to be lost already. It proves what it proves.
         if let Some(trip) = trip {
             self.tell_probe(trip.cause, ProbeOutcome::Ok, begun);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     ConnectionId, Keeper, Old, OpenFailure, Output, ProbeCause, ProbeId, ProbeOutcome, Reason,
     Report, Timer, Verdict,
-    attempt::{Attempt, Ladder, Stage, asked_pause, is_elective, is_refusal, long_pause},
+    attempt::{Attempt, Stage, asked_pause, is_elective, is_refusal, long_pause},
     connection::{Connection, Due, Made, SHORTEST, Trip},
 };
 use crate::Time;
@@ -32,7 +32,7 @@ impl Keeper {
                 Timer::Overlap => self.end_overlap(),
                 Timer::Renew => self.begin(Reason::Age, self.now, Duration::ZERO),
                 Timer::Settle => {
-                    self.ladder = Ladder::default();
+                    self.ladder.settle();
                     if let Some(current) = &mut self.current {
                         current.settled = true;
                     }
@@ -44,7 +44,7 @@ impl Keeper {
     /// Wishes for another connection. One that is on its way already is enough; one that waits is hastened where this
     /// wish is the more urgent one.
     pub(super) fn begin(&mut self, reason: Reason, wished: Time, pause: Duration) {
-        let until = self.now + pause;
+        let until = (self.now + pause).max(self.ladder.not_before);
         match &mut self.attempt {
             None => {
                 let stage = Stage::Pausing { until, verdict: Verdict::Again };
@@ -57,12 +57,10 @@ impl Keeper {
                 if !is_elective(reason) {
                     attempt.reason = reason;
                 }
-                // A person's wish counts for more than what the service asked for.
-                let floor = if reason == Reason::Asked { self.now } else { attempt.not_before };
                 if let Stage::Pausing { until: paused, verdict } = &mut attempt.stage
-                    && until.max(floor) < *paused
+                    && until < *paused
                 {
-                    (*paused, *verdict) = (until.max(floor), Verdict::Again);
+                    (*paused, *verdict) = (until, Verdict::Again);
                 }
             }
         }
@@ -77,6 +75,7 @@ impl Keeper {
         let elective = is_elective(reason) && works;
         self.words.clone_from(&words);
         self.outputs.push_back(Output::Report(Report::NotRenewed { reason, words }));
+        self.ladder.not_before = self.ladder.not_before.max(self.now + asked_pause);
         let is_needless = match reason {
             // A person asks again, and what was in doubt has proved itself.
             Reason::Asked | Reason::Silent | Reason::Unrouted => works,
@@ -91,9 +90,8 @@ impl Keeper {
         } else {
             self.ladder.pause(&self.config, &mut self.chance)
         };
-        let stage = Stage::Pausing { until: self.now + pause.max(asked_pause), verdict };
-        let not_before = self.now + asked_pause;
-        self.attempt = Some(Attempt { not_before, ..Attempt::new(reason, wished, stage) });
+        let until = (self.now + pause).max(self.ladder.not_before);
+        self.attempt = Some(Attempt::new(reason, wished, Stage::Pausing { until, verdict }));
     }
 
     /// The connection in use has ended by itself.
@@ -130,7 +128,8 @@ impl Keeper {
         }
         let by_us = self.attempt.as_ref().is_some_and(|attempt| !attempt.waits());
         if is_refusal(verdict) && !by_us {
-            let until = self.now + long_pause(&self.config, &mut self.chance);
+            let pause = long_pause(&self.config, &mut self.chance);
+            let until = (self.now + pause).max(self.ladder.not_before);
             self.attempt = Some(Attempt::new(reason, wished, Stage::Pausing { until, verdict }));
             return;
         }
