@@ -50,13 +50,19 @@ function makeBot() {
     answers: new Map(),
     /** How many sockets have come. */
     opened: 0,
+    /** When each was said, and when it was first answered, in milliseconds. */
+    saidAt: new Map(),
+    answeredAt: new Map(),
 
     take(socket) {
       sockets.add(socket);
       bot.opened++;
       socket.on("disconnect", () => sockets.delete(socket));
       socket.on("echo", (word, acknowledge) => (acknowledge ? acknowledge(word) : socket.emit("echo", word)));
-      socket.on("answer", (answer) => bot.answers.set(answer.to, [...(bot.answers.get(answer.to) ?? []), answer]));
+      socket.on("answer", (answer) => {
+        bot.answers.set(answer.to, [...(bot.answers.get(answer.to) ?? []), answer]);
+        bot.answeredAt.set(answer.to, bot.answeredAt.get(answer.to) ?? performance.now());
+      });
     },
     /** Somebody says something in a room. */
     hear(room, text = "hello") {
@@ -64,6 +70,7 @@ function makeBot() {
       counts.set(room, n);
       const message = { id: `${room}-${n}`, room, n, text };
       bot.sent.push(message);
+      bot.saidAt.set(message.id, performance.now());
       for (const socket of sockets) {
         socket.emit("message", message, (...answer) => bot.acked.set(message.id, answer));
       }

@@ -6,7 +6,7 @@ import { test } from "node:test";
 
 import { eventually } from "../harness/programs.mjs";
 import { startNat } from "./nat.mjs";
-import { startLinks } from "./rig.mjs";
+import { gatewayPid, startLinks } from "./rig.mjs";
 import { BOTS, linkVariables, startWebexBot } from "./webex-bot.mjs";
 import { startWebex } from "./webex.mjs";
 
@@ -57,9 +57,10 @@ overlap = "200ms"
 http = { reused-head-timeout = "500ms" }
 `).join("")}`, { files }));
 
-  await Promise.all(bots.map(async ({ name, venv, nat, far }) => {
+  await Promise.all(bots.map(async (one) => {
+    const { name, venv, nat, far } = one;
     await gateway.inState(name, "live");
-    const bot = await start(startWebexBot(venv, { ...linkVariables(gateway, name), WEBEX_TOKEN: far.token }));
+    const bot = one.bot = await start(startWebexBot(venv, { ...linkVariables(gateway, name), WEBEX_TOKEN: far.token }));
     const hello = far.hear("echo hello");
     assert.ok(await far.answerTo(hello, 60_000), bot.said().slice(-2000));
     await eventually("the whole way of a message in its trace", async () => {
@@ -82,5 +83,12 @@ http = { reused-head-timeout = "500ms" }
       assert.ok(!bot.said().includes("Device does not exist"), "it has registered a device of its own");
     }
     assert.equal((await gateway.links())[name].bot.connections, 1);
+  }));
+
+  // A gateway that is killed cuts them off; the door stays open, and they come back.
+  const pid = await gatewayPid(gateway);
+  process.kill(pid, "SIGKILL");
+  await Promise.all(bots.map(async ({ name, far, bot }) => {
+    assert.ok(await far.answerTo(far.hear("echo after the kill"), ANSWER_MS), `${name} after the kill\n${bot.said().slice(-3000)}\n${gateway.said().slice(-3000)}`);
   }));
 });

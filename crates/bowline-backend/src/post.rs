@@ -4,7 +4,8 @@ use std::fmt;
 
 use bowline_dial::{HttpAnswer, HttpFailure};
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, Uri};
+use tokio::net::TcpStream;
 
 use crate::{Backend, app::Site, driver, limit, message_id, verdict::is_json};
 
@@ -46,6 +47,19 @@ impl Backend {
         pool.keep(app.clock.now(), kept);
         judged(answer)
     }
+
+    /// Whether somebody accepts connections where the app is. Says nothing about what is accepted there.
+    pub async fn is_reachable(&self) -> bool {
+        let uri: Option<Uri> = self.shared.app.options().url.as_str().parse().ok();
+        let place = uri.as_ref().and_then(|uri| {
+            let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+            Some((uri.host()?.trim_matches(['[', ']']), uri.port_u16().unwrap_or(usual)))
+        });
+        match place {
+            Some(place) => TcpStream::connect(place).await.is_ok(),
+            None => false,
+        }
+    }
 }
 
 fn judged(answer: HttpAnswer) -> Result<Bytes, PostFailure> {
@@ -85,26 +99,35 @@ mod tests {
 
     use super::*;
 
-    fn answered(status: u16, kind: &'static str, body: &'static str) -> Result<Bytes, PostFailure> {
+    fn answered(
+        status: StatusCode,
+        kind: &'static str,
+        body: &'static str,
+    ) -> Result<Bytes, PostFailure> {
         let mut headers = HeaderMap::new();
         if !kind.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        let status = StatusCode::from_u16(status).unwrap();
         judged(HttpAnswer { status, headers, body: Bytes::from_static(body.as_bytes()) })
     }
 
     #[test]
     fn a_message_is_taken_by_an_answer_that_is_json_or_nothing() {
-        assert_eq!(answered(204, "", ""), Ok(Bytes::new()));
-        assert_eq!(answered(200, "application/json", "{}"), Ok(Bytes::from_static(b"{}")));
-        let html = answered(200, "text/html", "<p>hello").unwrap_err();
+        assert_eq!(answered(StatusCode::NO_CONTENT, "", ""), Ok(Bytes::new()));
+        assert_eq!(
+            answered(StatusCode::OK, "application/json", "{}"),
+            Ok(Bytes::from_static(b"{}"))
+        );
+        let html = answered(StatusCode::OK, "text/html", "<p>hello").unwrap_err();
         assert!(matches!(html, PostFailure::Failed(_)), "{html}");
     }
 
     #[test]
     fn a_proxy_without_its_app_is_nobody_and_an_error_is_an_error() {
-        let absent = |status| matches!(answered(status, "", ""), Err(PostFailure::Absent(_)));
+        let absent = |status| {
+            let status = StatusCode::from_u16(status).unwrap();
+            matches!(answered(status, "", ""), Err(PostFailure::Absent(_)))
+        };
         assert_eq!(
             [502, 503, 504, 500, 404, 302].map(absent),
             [true, true, true, false, false, false]

@@ -42,6 +42,10 @@ impl Url {
         }
     }
 
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }

@@ -79,6 +79,7 @@ impl Failure {
             | ErrorCode::LinkRequestRefused
             | ErrorCode::LinkUnreachable
             | ErrorCode::LinkBusy
+            | ErrorCode::LinkUnserved
             | ErrorCode::BackendBusy
             | ErrorCode::BackendInvalid
             | ErrorCode::AdminTokenMissing

@@ -165,7 +165,8 @@ impl Keeper {
     }
 
     /// When each level was last proved on the connection in use; `None`: never. Levels that the link does not have are
-    /// absent. [`Level::Handled`] is the bot's, and outlives connections.
+    /// absent. A routing round trip proves what was so when it was begun. [`Level::Handled`] is the bot's, and outlives
+    /// connections.
     pub fn levels(&self) -> BTreeMap<Level, Option<Time>> {
         let has = |level: &Level| match level {
             Level::Tcp | Level::Pong | Level::Handled => true,

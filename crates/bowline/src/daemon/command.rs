@@ -324,8 +324,8 @@ const TRACE_HELP: &str = "\
 Exit codes: 0 shown, 3 no server runs, 1 nothing is known of such a message";
 
 const ENV_HELP: &str = "\
-The bot then trusts the certificate authority that Bowline has made for this machine, and goes through
-Bowline to the service. One of them holds a secret.
+The bot then trusts the certificate authority that Bowline has made for this machine, and reaches
+the service through Bowline. One of them holds a secret.
 
 Examples:
   eval \"$(bowline link env barnacles)\" && python bot.py

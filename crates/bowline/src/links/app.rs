@@ -92,12 +92,20 @@ impl Deliver for App {
         Box::pin(self.post(offer))
     }
 
-    /// Nobody says when an app is there again: it is asked after a pause.
+    /// Nobody says when an app is there again: it is looked for after each pause, so that no offer is made to nobody.
     fn ready(&self) -> Boxed<'_, ()> {
-        let absences = self.absences.load(Relaxed);
+        let mut absences = self.absences.load(Relaxed);
         Box::pin(async move {
-            if absences > 0 {
+            while absences > 0 {
                 time::sleep(pause(absences)).await;
+                absences = absences.saturating_add(1);
+                if let Some(backend) = self.backends.get(&self.name)
+                    && backend.is_reachable().await
+                {
+                    // Whether it takes messages shows at the next offer, which is only made to who is there.
+                    *self.absent() = None;
+                    return;
+                }
             }
         })
     }
@@ -123,7 +131,44 @@ fn pause(absences: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use bowline_link::far::Message;
+    use bytes::Bytes;
+    use tokio::{net::TcpListener, runtime::Handle};
+
     use super::*;
+    use crate::config;
+
+    /// Messages are only offered to who is there (`run/shell/offering.rs`).
+    #[tokio::test]
+    async fn an_app_that_was_away_is_there_again() {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let address = TcpListener::bind(any).await.unwrap().local_addr().unwrap();
+        let text = format!("[backends.app]\nurl = \"http://{address}/\"\n");
+        let config = config::of_text(Some(("bowline.toml".into(), text)), Default::default());
+        let backends = Arc::new(Backends::new(Handle::current()));
+        backends.prepare(&config.unwrap_or_else(|error| panic!("{error}"))).unwrap();
+        let app = App::new("app", Profile::WebSocket, backends);
+
+        assert_eq!(app.offer(offer()).await, Outcome::Absent);
+        assert_eq!(app.presence().connections, 0);
+        let _listener = TcpListener::bind(address).await.unwrap();
+        app.ready().await;
+        assert_eq!(app.presence().connections, 1);
+    }
+
+    fn offer() -> Offer {
+        let message = Message {
+            id: "1".to_owned(),
+            own_id: true,
+            room: String::new(),
+            receipt: None,
+            confirm: true,
+            body: Bytes::from_static(b"{}"),
+        };
+        Offer { link: "bot".to_owned(), message, attempt: 1 }
+    }
 
     #[test]
     fn pauses_double_up_to_a_bound() {

@@ -292,6 +292,21 @@ fn a_service_that_says_when_is_asked_then() {
 }
 
 #[test]
+fn what_a_service_asked_for_outlives_the_attempt() {
+    let mut rig = Rig::live(without_age());
+    rig.service.opens = Opens::No(Verdict::Again, Some(7 * MINUTE));
+    rig.give(Input::Renew);
+    rig.pass(SECOND);
+    let refused = rig.now;
+    // Nobody tries again for the person; and when it is needed, it waits.
+    rig.closed(1, Verdict::Again);
+    let next = rig.keeper.next_attempt().unwrap();
+    assert!(next >= refused + (7 * MINUTE - SECOND), "{next:?}");
+    rig.give(Input::Renew);
+    assert!(rig.keeper.next_attempt().is_none_or(|at| at <= rig.now + AWAY));
+}
+
+#[test]
 fn pauses_grow_to_a_minute_and_rungs_are_climbed() {
     let mut rig = Rig::new(without_age());
     rig.service.opens = Opens::No(Verdict::Again, None);
