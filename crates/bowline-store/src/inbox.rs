@@ -142,7 +142,7 @@ impl Inbox {
     }
 
     /// Writes down how far a message has come, and tells how often it was offered so far, [`Stage::Offered`] counting
-    /// one more. 0 for a message that is not there.
+    /// one more. 0 for a message that is not there, or is to be offered and does not wait any more.
     ///
     /// `Confirmed` ends its waiting and forgets its body; `Parked` ends its waiting and keeps it. Words are cut at 500
     /// bytes, and a message has at most 64 steps.

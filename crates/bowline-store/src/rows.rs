@@ -85,6 +85,8 @@ pub(crate) fn step(
     let at = signed(at_unix_ms);
     let mut change = Change::default();
     match stage {
+        // Whoever asks this has an old view of it: it is not to be offered any more.
+        Stage::Offered if state != WAITS => return Ok((0, change)),
         Stage::Offered => {
             offers = offers.saturating_add(1);
             database

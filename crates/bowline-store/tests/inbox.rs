@@ -42,6 +42,10 @@ async fn what_waits_comes_in_the_order_of_arrival_until_it_is_confirmed_or_parke
     inbox.step("a", "2", Stage::Parked, 13, "10 offers").await;
     assert_eq!(inbox.counts("a"), Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3) });
     assert_eq!(inbox.waiting_in_all(), 2);
+    for id in ["1", "2"] {
+        let offers = inbox.step("a", id, Stage::Offered, 14, "").await;
+        assert_eq!(offers, 0, "{id} does not wait any more");
+    }
     inbox.step("a", "3", Stage::Offered, 14, "").await;
     store.close().await;
 
