@@ -5,7 +5,7 @@ use std::fmt;
 use bowline_dial::{HttpAnswer, HttpFailure};
 use bytes::Bytes;
 use http::{StatusCode, Uri};
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{Backend, app::Site, driver, limit, message_id, verdict::is_json};
 
@@ -48,17 +48,17 @@ impl Backend {
         judged(answer)
     }
 
-    /// Whether somebody accepts connections where the app is. Says nothing about what is accepted there.
+    /// Whether somebody accepts connections where the app is, within its [`timeout`](crate::Options::timeout). Says
+    /// nothing about what is accepted there.
     pub async fn is_reachable(&self) -> bool {
         let uri: Option<Uri> = self.shared.app.options().url.as_str().parse().ok();
         let place = uri.as_ref().and_then(|uri| {
             let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
             Some((uri.host()?.trim_matches(['[', ']']), uri.port_u16().unwrap_or(usual)))
         });
-        match place {
-            Some(place) => TcpStream::connect(place).await.is_ok(),
-            None => false,
-        }
+        let Some(place) = place else { return false };
+        let connected = timeout(self.shared.app.options().timeout, TcpStream::connect(place)).await;
+        matches!(connected, Ok(Ok(_)))
     }
 }
 
