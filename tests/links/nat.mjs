@@ -64,7 +64,7 @@ export async function startNat({ to, user }) {
       tunnel.heard = Date.now();
       if (!other.destroyed) other.write(chunk);
     } else if (tunnel.state === "reset") {
-      tunnel.client.resetAndDestroy();
+      reset(tunnel.client);
     }
   }
 
@@ -88,7 +88,7 @@ export async function startNat({ to, user }) {
     },
     /** The tunnels there are are reset. */
     cut() {
-      for (const { client } of tunnels) client.resetAndDestroy();
+      for (const { client } of tunnels) reset(client);
     },
     /** Whether no tunnel to these hosts works. */
     isDead: (hosts) => [...tunnels].every(({ host, state }) => state !== "open" || !hosts(host)),
@@ -101,4 +101,10 @@ export async function startNat({ to, user }) {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/** A reset; but one that has ended anyhow is only closed: Node would never get rid of it. */
+function reset(socket) {
+  if (socket.writableEnded || socket.destroyed) socket.destroy();
+  else socket.resetAndDestroy();
 }

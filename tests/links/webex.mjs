@@ -47,6 +47,8 @@ const MODES = {
   redeliverMs: 15 * 60_000,
   /** After how long an acknowledgement counts. */
   ackMs: 0,
+  /** How long `POST /messages` takes. */
+  postMs: 0,
   /** Whether the bot's own messages come back as events. */
   ownMessages: true,
   /** A status that registrations are refused with, and its `Retry-After` in seconds. */
@@ -485,7 +487,7 @@ function api({ bot, method, path, query, body, answer }) {
     const action = bot.actions.get(uuid);
     return action ? answer(200, { ...describe(bot, action), type: "submit", inputs: action.inputs, messageId: action.id }) : answer(404, { message: "not found" });
   }
-  if (call === "POST messages") return post(bot, body ?? {}, answer);
+  if (call === "POST messages") return void bot.later(bot.modes.postMs, () => post(bot, body ?? {}, answer));
   if (call === "GET messages") return list(bot, query, answer);
   if (call === "GET rooms") {
     const rooms = [...bot.rooms.values()].sort((a, b) => b.activity - a.activity);

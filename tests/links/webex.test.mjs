@@ -108,6 +108,14 @@ const STORIES = {
     far.refuseSockets = undefined;
     await ask(message);
   },
+  async "what was answered is sent, though the connection ends before it is"({ far, ask, app }) {
+    far.modes.postMs = 100;
+    const messages = Array.from({ length: 12 }, (_, n) => far.hear(`question ${n}`, { person: `person-${n}@example.com` }));
+    await eventually("the app to have them all", () => messages.every(({ uuid }) => app.of(uuid).length === 1));
+    far.drop();
+    far.modes.postMs = 10;
+    for (const message of messages) await ask(message);
+  },
   async "a service that is slow to answer is no fault"({ far, ask, link }) {
     Object.assign(far.modes, { bufferStateMs: 1000, jsonPongMs: 1000, ackMs: 1000 });
     far.drop();

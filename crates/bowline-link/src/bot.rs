@@ -48,6 +48,9 @@ pub enum Outcome {
     Absent,
     /// It was handed over and not confirmed: it is offered again after a pause.
     Unconfirmed(String),
+    /// It was handed over to a connection of the bot that ended before it was confirmed: as `Unconfirmed`, but all that
+    /// one connection loses counts as one failure of the bot.
+    Lost(String),
     /// The bot does not want it, now or ever: it is parked.
     Refused(String),
 }

@@ -13,6 +13,8 @@
 //!   bot::Deliver: an app behind HTTP, a namespace, or the loopback proxy for unmodified bots (local)
 //! ```
 //!
+//! [`Links`] is what the program around sees; `thread` starts and stops the tasks as the configuration wants it.
+//!
 //! *Absent on purpose:* configuration, the API, metrics' text: those are the leaf's.
 
 #![warn(missing_docs)]

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bowline_proto::Time;
 use tokio::{
     runtime,
     sync::{mpsc, watch},
@@ -74,8 +75,9 @@ struct Running {
     stop: watch::Sender<Option<Duration>>,
     mouth: Mouth,
     said: Arc<tokio::sync::Mutex<mpsc::Receiver<Said>>>,
-    /// How often the task has panicked.
+    /// How often the task has panicked in a row.
     panics: u32,
+    started: Time,
 }
 
 enum Happened {
@@ -195,7 +197,9 @@ impl Thread {
         let (mouth, said) = mpsc::channel(limit::SAID);
         let said = Arc::new(tokio::sync::Mutex::new(said));
         let name = link.name.clone();
-        self.running.insert(name.clone(), Running { link, board, stop, mouth, said, panics: 0 });
+        let started = self.common.clock.now();
+        let running = Running { link, board, stop, mouth, said, panics: 0, started };
+        self.running.insert(name.clone(), running);
         self.spawn(&name);
     }
 
@@ -242,6 +246,11 @@ impl Thread {
             self.running.remove(&name);
             return;
         }
+        let now = self.common.clock.now();
+        if now.since(running.started) > limit::RESTART_RESET {
+            running.panics = 0;
+        }
+        running.started = now;
         running.panics = running.panics.saturating_add(1);
         tracing::error!(link = name, %error, times = running.panics, "the task of a link has failed");
         self.spawn(&name);

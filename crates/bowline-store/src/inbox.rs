@@ -142,7 +142,8 @@ impl Inbox {
     }
 
     /// Writes down how far a message has come, and tells how often it was offered so far, [`Stage::Offered`] counting
-    /// one more. 0 for a message that is not there, or is to be offered and does not wait any more.
+    /// one more. 0 for a message that is not there, or is to be offered and does not wait any more. `None`: it could not
+    /// be written down, and says nothing of the message.
     ///
     /// `Confirmed` ends its waiting and forgets its body; `Parked` ends its waiting and keeps it. Words are cut at 500
     /// bytes, and a message has at most 64 steps.
@@ -153,11 +154,11 @@ impl Inbox {
         stage: Stage,
         at_unix_ms: u64,
         words: &str,
-    ) -> u32 {
+    ) -> Option<u32> {
         let (link, id, words) = (link.to_owned(), id.to_owned(), words.to_owned());
         match self.store.ask(Ask::Step { link, id, stage, at_unix_ms, words }).await {
-            Some(Answer::Step { offers, .. }) => offers,
-            _ => 0,
+            Some(Answer::Step { offers, .. }) => Some(offers),
+            _ => None,
         }
     }
 

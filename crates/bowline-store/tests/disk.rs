@@ -121,7 +121,7 @@ async fn fill(directory: &Path) {
     assert!(words.contains("the disk is full") && words.contains("links.db"), "{words}");
     assert_eq!(inbox.put(arrival("before-0", 10)).await, Put::Seen, "what was confirmed is known");
     assert_eq!(inbox.put(arrival("before-1", 10)).await, Put::Seen);
-    assert_eq!(inbox.step("a", "before-1", Stage::Offered, 2, "").await, 2);
+    assert_eq!(inbox.step("a", "before-1", Stage::Offered, 2, "").await, Some(2));
     inbox.step("a", "full-0", Stage::Confirmed, 1, "").await;
     assert_eq!(inbox.waiting("a", 0, 1000).await.len(), 9 + number - 1);
     assert_eq!(inbox.counts("a").waiting as usize, 9 + number - 1);

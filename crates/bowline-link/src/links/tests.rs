@@ -10,6 +10,7 @@ use bowline_store::Stage;
 use super::*;
 use crate::{
     bot::Outcome,
+    clock,
     lease::{Holder, Lease, LeaseKey},
     settings::{Deliver, Http, Link, Profile, Secret, Shared},
     view::View,
@@ -149,6 +150,53 @@ async fn a_connection_that_nothing_is_routed_to_is_replaced_though_it_answers_pi
 }
 
 #[tokio::test]
+async fn what_only_informs_is_offered_once_and_not_kept() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    world.bot("a").behave(|_| Some(Outcome::Unconfirmed("whatever".into())));
+    world.service("a").inform("one", "x");
+    world.service("a").inform("two", "x");
+    until("both were offered", || world.bot("a").offered_in("x") == ["one", "two"]).await;
+    world.bot("a").set_there(false);
+    world.service("a").inform("three", "x");
+    until("it is acknowledged", || world.service("a").acknowledged().len() == 3).await;
+    until("nothing waits", || world.view("a").inbox.waiting == 0).await;
+    world.bot("a").behave(|_| Some(fakes::confirmed()));
+    world.bot("a").set_there(true);
+    world.service("a").say("four", "x");
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.bot("a").offered_in("x"), ["one", "two", "four"]);
+}
+
+#[tokio::test]
+async fn a_text_that_the_service_did_not_send_is_fetched_until_it_is_there() {
+    let app = |link: &mut Link| link.deliver = Deliver::Http("app".into());
+    let world = World::with(&["a"], app, |_| {});
+    world.live("a").await;
+    world.service("a").set_unfetchable(1);
+    world.service("a").say("one", "x");
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.bot("a").bodies(), ["fetched one"]);
+    let stages: Vec<_> =
+        world.links.trace("one").await.into_iter().map(|step| step.stage).collect();
+    assert!(stages.starts_with(&[Stage::Arrived, Stage::Fetched, Stage::Offered]), "{stages:?}");
+}
+
+#[tokio::test]
+async fn an_offer_that_panics_is_made_again() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    world.bot("a").behave(|offer| {
+        assert_ne!(offer.attempt, 1, "this is meant to happen");
+        Some(fakes::confirmed())
+    });
+    world.service("a").say("one", "x");
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.bot("a").offered(), [("one".into(), 2)]);
+    assert_eq!(world.service("a").opened(), 1);
+}
+
+#[tokio::test]
 async fn what_comes_twice_is_offered_once_and_acknowledged_twice() {
     let world = World::new(&["a"]);
     world.live("a").await;
@@ -213,6 +261,91 @@ async fn what_finds_no_place_is_not_acknowledged_and_asked_for_later() {
     world.bot("a").set_there(true);
     until("all are confirmed", || world.view("a").figures.confirmed == 3).await;
     assert_eq!(world.bot("a").offered_in("x"), ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn what_the_service_was_asked_for_counts_as_missed_until_it_is_stored() {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let with_token = |link: &mut Link| link.token = Some(Secret::new("t"));
+    let mut world = World::with(&["a"], with_token, |shared| shared.waiting_max = 0);
+    let inbox = || Store::open(world.shared.directory.join("links.db")).inbox();
+    world.live("a").await;
+    while inbox().get("a", "proved").await.is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let before = clock::unix_ms() - u64::try_from(minutes(10).as_millis()).unwrap();
+    let inbox = inbox();
+    world.kill();
+    until("it has died", || std::fs::read_dir(&world.shared.leases).unwrap().next().is_none())
+        .await;
+    inbox.set("a", "proved", Some(&before.to_string())).await;
+
+    world.service("a").said_before(minutes(5), "missed", "x");
+    world.start_again();
+    world.live("a").await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.kill();
+    world.shared.waiting_max = 1_000;
+    world.start_again();
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+}
+
+#[tokio::test]
+async fn what_another_process_has_stored_meanwhile_is_offered_when_it_comes_again() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    let store = Store::open(world.shared.directory.join("links.db"));
+    let (link, id, room) = ("a".to_owned(), "one".to_owned(), "x".to_owned());
+    let (at_unix_ms, body) = (clock::unix_ms(), "text".into());
+    store.inbox().put(bowline_store::Arrival { link, id, room, at_unix_ms, body }).await;
+    world.service("a").say("one", "x");
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.bot("a").offered(), [("one".into(), 1)]);
+}
+
+#[tokio::test]
+async fn an_app_is_asked_only_while_its_answer_can_be_sent() {
+    let app = |link: &mut Link| link.deliver = Deliver::Http("app".into());
+    let mut world = World::with(&["a"], app, |_| {});
+    world.live("a").await;
+    world.bot("a").set_there(false);
+    world.service("a").say("one", "x");
+    until("it waits", || world.view("a").inbox.waiting == 1).await;
+    world.kill();
+    world.service("a").set_refusing(Some(Verdict::Again));
+    world.bot("a").set_there(true);
+    world.start_again();
+    until("it is tried", || world.view("a").figures.attempts.contains_key("again")).await;
+    assert_eq!(world.bot("a").offered(), []);
+    world.service("a").set_refusing(None);
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+}
+
+#[tokio::test]
+async fn all_that_one_lost_connection_of_a_bot_had_counts_as_one_failure() {
+    let few = |link: &mut Link| {
+        link.service = Some("bot".into());
+        link.keeper.service_after = Some(3);
+    };
+    let world = World::with(&["a"], few, |_| {});
+    world.live("a").await;
+    let (lose, lost) = std::sync::mpsc::channel();
+    world.bot("a").behave(|offer| match offer.attempt {
+        1 => Some(Outcome::Lost("its socket ended".into())),
+        _ => Some(fakes::confirmed()),
+    });
+    let mut is_lost = false;
+    world.bot("a").behave_late(move || {
+        is_lost |= lost.try_recv().is_ok();
+        is_lost
+    });
+    for n in 0..20 {
+        world.service("a").say(&format!("m{n}"), &format!("room {n}"));
+    }
+    until("all are offered", || world.bot("a").offered().len() == 20).await;
+    lose.send(()).unwrap();
+    until("all are confirmed", || world.view("a").figures.confirmed == 20).await;
+    assert!(!world.view("a").figures.rungs.contains_key(&keeper::Rung::Service));
 }
 
 #[tokio::test]

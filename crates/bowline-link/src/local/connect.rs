@@ -402,7 +402,13 @@ impl Visit {
                     self.proof.show();
                     return Ok(served);
                 }
-                Identity::Nobody => return Err(wrong_secret()),
+                Identity::Nobody => {
+                    // Which link it would have been is the stranger's word.
+                    tracing::warn!(
+                        "somebody came to the links' listener without the secret of a link"
+                    );
+                    return Err(wrong_secret());
+                }
                 Identity::Gone => false,
                 Identity::Early => true,
             };

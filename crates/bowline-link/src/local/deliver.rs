@@ -171,7 +171,7 @@ impl Deliver for Bots {
             match self.hand_over(offer) {
                 Ok(outcome) => outcome.await.unwrap_or_else(|_| {
                     let words = "the bot's WebSocket ended before it confirmed the message";
-                    Outcome::Unconfirmed(words.to_owned())
+                    Outcome::Lost(words.to_owned())
                 }),
                 Err(outcome) => outcome,
             }

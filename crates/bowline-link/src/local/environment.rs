@@ -1,11 +1,13 @@
 //! What an unmodified bot is told, by way of its environment.
 
+use std::net::IpAddr;
+
 use super::{
     authority::Authority,
     files::{Directory, LocalError},
     secret,
 };
-use crate::settings::{Link, Shared};
+use crate::settings::{Link, Profile, Shared};
 
 /// The variables that bring a bot to its link, in the order in which people read them. `shared.listen` must be the
 /// address that is bound. Works on files alone and may block for as long as another process writes some: the master
@@ -23,7 +25,8 @@ pub fn environment(shared: &Shared, link: &Link) -> Result<Vec<(String, String)>
     let secret = secret::of_link(&Directory::lock(&shared.directory)?, &link.name)?;
 
     let proxy = format!("http://{}:{}@{}", link.name, secret.expose(), shared.listen);
-    let near = "localhost,127.0.0.1,::1".to_owned();
+    // A service on this machine is reached through the proxy too: else its bot would go past its link.
+    let near = if is_near(link) { "" } else { "localhost,127.0.0.1,::1" }.to_owned();
     let bundle = files.bundle.display().to_string();
     let certificate = files.certificate.display().to_string();
     let variables = [
@@ -41,6 +44,16 @@ pub fn environment(shared: &Shared, link: &Link) -> Result<Vec<(String, String)>
     Ok(variables.map(|(name, value)| (name.to_owned(), value)).to_vec())
 }
 
+/// Whether the service of a link is on this machine.
+fn is_near(link: &Link) -> bool {
+    let Profile::WebSocket { url, .. } = &link.profile else { return false };
+    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    host.is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeMap, fs, path::Path};
@@ -54,6 +67,7 @@ mod tests {
         let first = environment(&shared, &link).unwrap();
         assert_eq!(environment(&shared, &link).unwrap(), first);
 
+        assert!(first.contains(&("NO_PROXY".to_owned(), "localhost,127.0.0.1,::1".to_owned())));
         let by_name = first.into_iter().collect::<BTreeMap<_, _>>();
         let proxy = &by_name["HTTPS_PROXY"];
         assert!(proxy.starts_with("http://bot:") && proxy.ends_with("@127.0.0.1:8002"), "{proxy}");
@@ -61,6 +75,31 @@ mod tests {
         {
             let path = Path::new(&by_name[name]);
             assert!(fs::read_to_string(path).unwrap().contains("BEGIN CERTIFICATE"), "{name}");
+        }
+    }
+    #[test]
+    fn the_way_to_a_service_on_this_machine_leads_through_the_proxy_too() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (shared, mut link) = settings(temporary.path());
+        for (url, near) in [
+            ("ws://127.0.0.1:9000/bots", true),
+            ("wss://localhost/bots", true),
+            ("ws://[::1]:9000/", true),
+            ("wss://chat.example/bots", false),
+        ] {
+            link.profile = Profile::WebSocket {
+                url: url.to_owned(),
+                headers: BTreeMap::new(),
+                hello: None,
+                ack: None,
+                message_id: None,
+                room: None,
+                probe: None,
+                protocols: Vec::new(),
+            };
+            let variables: BTreeMap<_, _> =
+                environment(&shared, &link).unwrap().into_iter().collect();
+            assert_eq!(variables["NO_PROXY"].is_empty(), near, "{url}");
         }
     }
 }

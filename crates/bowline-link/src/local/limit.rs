@@ -17,8 +17,9 @@ pub(super) const UNPROVED_MAX: usize = 256;
 pub(super) const PROVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a bot waits for its link to be served: after a restart it is often there before, and the lease may still be
-/// another process's. Clients give up opening a WebSocket after 10 s.
-pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(9);
+/// another process's. Clients give up opening a WebSocket after 10 s and try again, which some do not after any answer of
+/// a proxy, nor after none.
+pub(super) const SERVED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Connections of the bots of one link. A bot has a pool or two of ten.
 pub(super) const CONNECTIONS_OF_LINK_MAX: usize = 256;

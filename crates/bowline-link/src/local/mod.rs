@@ -11,7 +11,7 @@
 //! Whoever cannot show the secret of a link gets nothing: neither other users of this machine nor web pages, which may
 //! reach any address of it. Between a bot and this process nothing is closed because the far side is renewed.
 //!
-//! *Absent on purpose:* what a service means by its requests, which the [rules](rules) of its profile know.
+//! *Absent on purpose:* what a service means by its requests, which the [rules] of its profile know.
 
 mod authority;
 mod body;

@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -56,6 +56,9 @@ const ASKS_MAX: usize = 1024;
 
 /// Acks that are owed to the service. Beyond, the oldest event is never acked, as if the bot were gone.
 const OWED_MAX: usize = 4096;
+
+/// What of the time for a close is the goodbye's. In the rest of it acks are waited for that are owed on it.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// A service that takes us out of the namespace sooner does not want us; later it may be its restart.
 const WELCOME: Duration = Duration::from_secs(60);
@@ -90,6 +93,8 @@ struct Memory {
     /// How many acks the sessions have asked for; a session that goes on must not use their numbers again.
     acks: u64,
     owed: Owed,
+    /// Something that was owed was paid.
+    paid: watch::Sender<()>,
 }
 
 impl SocketIo {
@@ -287,8 +292,10 @@ impl Driver {
         }
         let Self { session, mut events, known, stage, .. } = self;
         if let Stage::Leaving { within, verdict, words } = stage {
+            let until = clock::instant() + within;
+            known.settle(within.saturating_sub(GOODBYE)).await;
             // Whether the goodbye arrives or not, it is over after that time.
-            let _ = timeout(within, session.close()).await;
+            let _ = timeout_at(until, session.close()).await;
             events.push(Event::Closed { verdict, words: words.to_owned() });
         }
         drop(known);
@@ -446,6 +453,7 @@ impl Driver {
             // One whose session is over cannot be acked any more.
             let _ = debt.handle.ack(debt.ack, args.clone()).await;
         }
+        lock(&self.known.memory).paid.send_replace(());
         !debts.is_empty()
     }
 
@@ -527,6 +535,22 @@ struct Known {
     memory: Arc<Mutex<Memory>>,
 }
 
+impl Known {
+    /// Waits until no ack is owed on this connection, as long as there is another: the bot may confirm still what came
+    /// on this one alone, and no other can ack that.
+    async fn settle(&self, within: Duration) {
+        let mut paid = lock(&self.memory).paid.subscribe();
+        let settled = async { while self.owes() && paid.changed().await.is_ok() {} };
+        // Else the service does not get them, as when a connection is lost.
+        let _ = timeout(within, settled).await;
+    }
+
+    fn owes(&self) -> bool {
+        let memory = lock(&self.memory);
+        memory.open.len() > 1 && memory.owed.is_owed_on(self.number)
+    }
+}
+
 impl Drop for Known {
     fn drop(&mut self) {
         let mut memory = lock(&self.memory);
@@ -591,6 +615,10 @@ impl Owed {
             *debts = left;
         }
         paid
+    }
+
+    fn is_owed_on(&self, connection: u64) -> bool {
+        self.by_id.values().flatten().any(|debt| debt.connection == connection)
     }
 
     /// A connection is over.

@@ -94,7 +94,8 @@ impl<T> CatchUp<T> {
 
     /// Passes something on that has arrived, or keeps it back.
     pub(super) fn pass(&mut self, now: Time, arrived: T) -> Option<T> {
-        if self.is_holding(now) {
+        // Nothing overtakes what is still to be released.
+        if self.is_holding(now) || !self.held.is_empty() {
             self.held.push_back(arrived);
             return None;
         }
@@ -166,6 +167,22 @@ mod tests {
         assert_eq!(catch_up.release(later), [1]);
         assert_eq!(catch_up.pass(later, 2), Some(2));
         assert_eq!(catch_up.deadline(later), None);
+    }
+
+    #[test]
+    fn nothing_overtakes_what_was_kept_back() {
+        let mut catch_up = CatchUp::default();
+        catch_up.want(START, NOW, NOW);
+        catch_up.ask(START);
+        let all = 0..=limit::ARRIVALS;
+        assert!(all.clone().all(|number| catch_up.pass(START, number).is_none()));
+        assert!(catch_up.release(START).into_iter().eq(all));
+
+        assert_eq!(catch_up.pass(START, 1), None);
+        let later = START + limit::CATCH_UP_HOLD;
+        assert_eq!(catch_up.pass(later, 2), None, "the first one is not released yet");
+        assert_eq!(catch_up.release(later), [1, 2]);
+        assert_eq!(catch_up.pass(later, 3), Some(3));
     }
 
     #[test]

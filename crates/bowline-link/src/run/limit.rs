@@ -81,3 +81,5 @@ pub(crate) const FAREWELL: Duration = Duration::from_secs(4);
 pub(crate) const RESTART_FIRST: Duration = Duration::from_secs(1);
 /// The longest such pause.
 pub(crate) const RESTART_MAX: Duration = Duration::from_secs(60);
+/// How long it must have run for that to begin anew.
+pub(crate) const RESTART_RESET: Duration = Duration::from_secs(600);

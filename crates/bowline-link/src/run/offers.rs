@@ -45,6 +45,8 @@ pub(super) enum Fate {
     Unfetched(String),
     /// The store does not have it, or not any more: nothing was offered.
     Gone,
+    /// The store could not write down that it is offered: nothing was.
+    Unwritten,
 }
 
 impl Desk {
@@ -84,9 +86,10 @@ impl Desk {
         }
         if waiting.confirm {
             // Written down before it is handed over: whoever comes after a kill counts on from here.
-            *offers = self.step(&message.id, Stage::Offered).await;
-            if *offers == 0 {
-                return Fate::Gone;
+            match self.step(&message.id, Stage::Offered).await {
+                Some(0) => return Fate::Gone,
+                Some(counted) => *offers = counted,
+                None => return Fate::Unwritten,
             }
         }
         let attempt = (*offers).max(1);
@@ -116,7 +119,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn step(&self, id: &str, stage: Stage) -> u32 {
+    async fn step(&self, id: &str, stage: Stage) -> Option<u32> {
         self.inbox.step(&self.link, id, stage, clock::unix_ms(), "").await
     }
 }

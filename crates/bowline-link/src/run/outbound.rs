@@ -45,20 +45,50 @@ pub(super) struct Told {
     pub(super) confirmed: Option<String>,
 }
 
+/// Something that does not go out, and nobody waited to hear that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unsent {
+    /// The message that was answered with it.
+    pub(super) reply_to: Option<String>,
+    pub(super) words: &'static str,
+}
+
+/// What has waited too long.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Expired {
+    /// Messages that count as confirmed although replies to them could not be sent: offering them again would only make
+    /// the bot say the same again.
+    pub(super) confirmed: Vec<String>,
+    pub(super) unsent: Vec<Unsent>,
+}
+
 impl Outbound {
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Takes something to be sent. When there is no place, whoever waits is told.
-    pub(super) fn send(&mut self, now: Time, outgoing: Outgoing, done: Option<Done>) {
+    /// Messages that are confirmed as soon as what is before them has gone out.
+    pub(super) fn confirming(&self) -> impl Iterator<Item = &str> {
+        self.waiting.iter().filter_map(|(_, item)| match item {
+            Item::Confirmed { id } => Some(id.as_str()),
+            Item::Send { .. } => None,
+        })
+    }
+
+    /// Takes something to be sent. When there is no place, whoever waits is told; else the caller.
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        outgoing: Outgoing,
+        done: Option<Done>,
+    ) -> Option<Unsent> {
         let bytes = outgoing.body.len();
         if self.waiting.len() >= limit::OUTBOUND || self.bytes + bytes > limit::OUTBOUND_BYTES {
-            refuse(done, "too much waits to be sent to the service");
-            return;
+            return unsent(outgoing, done, "too much waits to be sent to the service");
         }
         self.bytes += bytes;
         self.waiting.push_back((now + limit::OUTBOUND_WAIT, Item::Send { outgoing, done }));
+        None
     }
 
     /// Marks the place where all replies to a message were before. Bounded by the offers that are under way.
@@ -110,26 +140,26 @@ impl Outbound {
         waiting.into_iter().chain(asks).min()
     }
 
-    /// Gives up what has waited too long. Returns the messages that count as confirmed although replies to them could
-    /// not be sent: offering them again would only make the bot say the same again.
-    pub(super) fn expire(&mut self, now: Time) -> Vec<String> {
-        let mut confirmed = Vec::new();
+    /// Gives up what has waited too long.
+    pub(super) fn expire(&mut self, now: Time) -> Expired {
+        let mut expired = Expired::default();
         while let Some((until, _)) = self.waiting.front()
             && *until <= now
         {
             match self.waiting.pop_front() {
                 Some((_, Item::Send { outgoing, done })) => {
                     self.bytes -= outgoing.body.len();
-                    refuse(done, "there was no connection to the service for too long");
+                    let words = "there was no connection to the service for too long";
+                    expired.unsent.extend(unsent(outgoing, done, words));
                 }
-                Some((_, Item::Confirmed { id })) => confirmed.push(id),
+                Some((_, Item::Confirmed { id })) => expired.confirmed.push(id),
                 None => break,
             }
         }
         for (_, ask) in self.asks.extract_if(.., |_, ask| ask.until <= now) {
             refuse(ask.done, "the service did not answer in time");
         }
-        confirmed
+        expired
     }
 
     fn ask(&mut self, now: Time, connection: ConnectionId, done: Option<Done>) -> u64 {
@@ -144,11 +174,13 @@ impl Outbound {
     }
 }
 
-fn refuse(done: Option<Done>, words: &str) {
-    if let Some(done) = done {
-        // Nobody waits any more: the bot has gone.
-        let _ = done.send(Err(words.to_owned()));
-    }
+/// Tells whoever waits; true if somebody did.
+fn refuse(done: Option<Done>, words: &str) -> bool {
+    done.is_some_and(|done| done.send(Err(words.to_owned())).is_ok())
+}
+
+fn unsent(outgoing: Outgoing, done: Option<Done>, words: &'static str) -> Option<Unsent> {
+    if refuse(done, words) { None } else { Some(Unsent { reply_to: outgoing.reply_to, words }) }
 }
 
 #[cfg(test)]
@@ -207,9 +239,27 @@ mod tests {
         assert!(matches!(told.pop().unwrap().try_recv(), Ok(Err(_))), "beyond the limit");
         outbound.confirmed(START, "m".into());
         let at = outbound.deadline().unwrap();
-        assert_eq!(outbound.expire(at), ["m"]);
+        assert_eq!(outbound.confirming().collect::<Vec<_>>(), ["m"]);
+        let expired = outbound.expire(at);
+        assert_eq!((expired.confirmed, expired.unsent), (vec!["m".to_owned()], Vec::new()));
         assert!(told.into_iter().all(|mut told| matches!(told.try_recv(), Ok(Err(_)))));
         assert_eq!((outbound.bytes, outbound.deadline()), (0, None));
+    }
+
+    #[test]
+    fn what_does_not_go_out_is_never_dropped_in_silence() {
+        let mut outbound = Outbound::default();
+        let reply = || Outgoing { reply_to: Some("m".into()), ..saying("x") };
+        for _ in 0..limit::OUTBOUND {
+            assert_eq!(outbound.send(START, reply(), None), None);
+        }
+        let (done, told) = oneshot::channel();
+        drop(told);
+        assert!(outbound.send(START, reply(), None).is_some());
+        assert!(outbound.send(START, reply(), Some(done)).is_some(), "nobody listens");
+        let unsent = outbound.expire(outbound.deadline().unwrap()).unsent;
+        assert_eq!(unsent.len(), limit::OUTBOUND);
+        assert!(unsent.iter().all(|one| one.reply_to.as_deref() == Some("m")));
     }
 
     fn saying(text: &'static str) -> Outgoing {

@@ -81,6 +81,11 @@ impl Queue {
         self.under_way
     }
 
+    /// Whether a message with this id waits here.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
     /// Puts a message at the end of its room, unless it waits already. One that the store does not have is dropped when there is no place for its
     /// body: it only informs.
     pub(super) fn push(&mut self, room: &str, mut message: Waiting) {

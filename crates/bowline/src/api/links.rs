@@ -102,10 +102,12 @@ pub(super) struct Said {
 /// All links: state, how long ago each level was proved, connection, bot, messages.
 #[utoipa::path(get, path = "/api/v1/links", operation_id = "links", tag = "observe", responses(
     (status = 200, description = "By name; none without [links]", body = Links),
+    (status = 503, description = "The gateway has just begun, and does not know them yet", body = ErrorBody),
 ))]
-pub(super) async fn links(State(gateway): State<Arc<Gateway>>) -> Json<Links> {
+pub(super) async fn links(State(gateway): State<Arc<Gateway>>) -> Result<Json<Links>, ApiError> {
+    known(&gateway)?;
     let links = gateway.links.view().iter().map(LinkStatus::of).collect();
-    Json(Links { links, store: gateway.links.store().map(StoreStatus::of) })
+    Ok(Json(Links { links, store: gateway.links.store().map(StoreStatus::of) }))
 }
 
 /// One link.
@@ -114,15 +116,26 @@ pub(super) async fn links(State(gateway): State<Arc<Gateway>>) -> Json<Links> {
 ), responses(
     (status = 200, description = "As it is now", body = LinkStatus),
     (status = 404, description = "There is no such link", body = ErrorBody),
+    (status = 503, description = "The gateway has just begun, and does not know them yet", body = ErrorBody),
 ))]
 pub(super) async fn link(
     State(gateway): State<Arc<Gateway>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<LinkStatus>, ApiError> {
     let Path(name) = name?;
+    known(&gateway)?;
     let views = gateway.links.view();
     let view = views.iter().find(|view| view.name == name);
     view.map(LinkStatus::of).map(Json).ok_or_else(|| unknown(&name))
+}
+
+/// Refuses to say of a gateway that has just begun that it has no links.
+fn known(gateway: &Gateway) -> Result<(), ApiError> {
+    if gateway.links.are_known() {
+        return Ok(());
+    }
+    let message = "the gateway has just begun and has not read its links yet";
+    Err(ApiError::new(ErrorCode::GatewayRestarting, message.to_owned()))
 }
 
 /// What became of a message: its arrival, the hand-over to the bot, the confirmation, with times.

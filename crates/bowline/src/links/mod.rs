@@ -20,7 +20,10 @@ use std::{
     fmt,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,8 @@ pub(crate) struct Links {
     running: OnceLock<bowline_link::Links>,
     /// Told once when that is there.
     begun: Notify,
+    /// Whether the first configuration has been put in force, as far as it could be.
+    settled: AtomicBool,
 }
 
 /// What links need of this process.
@@ -112,6 +117,7 @@ impl Links {
             next: Mutex::default(),
             running: OnceLock::new(),
             begun: Notify::new(),
+            settled: AtomicBool::new(false),
         }
     }
 
@@ -152,6 +158,16 @@ impl Links {
     /// Puts what was prepared in force: links that are not changed go on untouched. With the first of all, a thread and
     /// a store begin. May wait for a disk, so not on a thread that has to answer.
     pub(crate) fn settle(&self) {
+        self.put_in_force();
+        self.settled.store(true, Relaxed);
+    }
+
+    /// Whether the links of this process are known: before that nobody can say that there is none.
+    pub(crate) fn are_known(&self) -> bool {
+        self.settled.load(Relaxed)
+    }
+
+    fn put_in_force(&self) {
         let Some(Next { shared, links, listen }) = lock(&self.next).take() else { return };
         if self.running.get().is_none() {
             if links.is_empty() {
@@ -319,6 +335,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
 /// Settles off the threads that have to answer.
 pub(crate) async fn settle(gateway: Arc<Gateway>) {
     if gateway.links.have_nothing_to_do() {
+        gateway.links.settled.store(true, Relaxed);
         return;
     }
     // Whatever panics there has said so, and links are as they were.

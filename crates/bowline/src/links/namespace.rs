@@ -205,9 +205,7 @@ impl ToSockets {
             Ok(Err(AckError::TimedOut)) => {
                 Outcome::Unconfirmed(format!("no ack within {}", seconds(self.patience)))
             }
-            Ok(Err(AckError::Disconnected)) => {
-                Outcome::Unconfirmed("the socket has left".to_owned())
-            }
+            Ok(Err(AckError::Disconnected)) => Outcome::Lost("the socket has left".to_owned()),
             Ok(Err(AckError::TooMany)) => {
                 Outcome::Unconfirmed("the socket owes too many acks".to_owned())
             }

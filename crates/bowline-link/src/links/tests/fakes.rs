@@ -44,6 +44,17 @@ pub(super) fn saying(text: &str) -> Outgoing {
     Outgoing { body: Bytes::from(text.to_owned()), text: true, ask: None, reply_to: None }
 }
 
+fn message(id: &str, room: &str) -> Message {
+    Message {
+        id: id.to_owned(),
+        own_id: true,
+        room: room.to_owned(),
+        receipt: Some(format!("receipt {id}")),
+        confirm: true,
+        body: Bytes::from(format!("text of {id}")),
+    }
+}
+
 /// A service in memory. Clones are the same one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Service(Arc<Mutex<Inside>>);
@@ -58,6 +69,8 @@ struct Inside {
     acknowledged: Vec<String>,
     heard: Vec<String>,
     discarded: Vec<String>,
+    /// How often fetching fails yet.
+    unfetchable: u32,
     /// What can be caught up, with the time at which it was said.
     said: Vec<(u64, Message)>,
 }
@@ -71,17 +84,22 @@ struct Leg {
 
 impl Service {
     pub(super) fn say(&self, id: &str, room: &str) {
-        let message = Message {
-            id: id.to_owned(),
-            own_id: true,
-            room: room.to_owned(),
-            receipt: Some(format!("receipt {id}")),
-            confirm: true,
-            body: Bytes::from(format!("text of {id}")),
-        };
+        let message = message(id, room);
         let mut inside = self.inside();
         inside.said.push((clock::unix_ms(), message.clone()));
         inside.tell(&Event::Message(message));
+    }
+
+    /// Something that was said so long ago, and reached nobody.
+    pub(super) fn said_before(&self, ago: Duration, id: &str, room: &str) {
+        let at = clock::unix_ms() - u64::try_from(ago.as_millis()).unwrap();
+        self.inside().said.push((at, message(id, room)));
+    }
+
+    /// Something that the bot need not confirm.
+    pub(super) fn inform(&self, id: &str, room: &str) {
+        let message = Message { confirm: false, ..message(id, room) };
+        self.inside().tell(&Event::Message(message));
     }
 
     pub(super) fn say_without_id(&self, text: &str) {
@@ -119,6 +137,11 @@ impl Service {
 
     pub(super) fn set_refusing(&self, verdict: Option<Verdict>) {
         self.inside().refusing = verdict;
+    }
+
+    /// Texts cannot be fetched so often.
+    pub(super) fn set_unfetchable(&self, times: u32) {
+        self.inside().unfetchable = times;
     }
 
     pub(super) fn acknowledged(&self) -> Vec<String> {
@@ -235,6 +258,14 @@ impl Profile for Service {
         Box::pin(std::future::ready(()))
     }
 
+    fn fetch<'a>(&'a self, message: &'a Message) -> Boxed<'a, Result<Bytes, String>> {
+        let mut inside = self.inside();
+        let fails = inside.unfetchable > 0;
+        inside.unfetchable = inside.unfetchable.saturating_sub(1);
+        let fetched = Bytes::from(format!("fetched {}", message.id));
+        Box::pin(std::future::ready(if fails { Err("503".into()) } else { Ok(fetched) }))
+    }
+
     fn can_probe(&self) -> bool {
         true
     }
@@ -289,6 +320,11 @@ impl Bot {
         offers.iter().map(|offer| (offer.message.id.clone(), offer.attempt)).collect()
     }
 
+    pub(super) fn bodies(&self) -> Vec<Bytes> {
+        let offers = self.offers.lock().unwrap();
+        offers.iter().map(|offer| offer.message.body.clone()).collect()
+    }
+
     pub(super) fn offered_in(&self, room: &str) -> Vec<String> {
         let offers = self.offers.lock().unwrap();
         let here = offers.iter().filter(|offer| offer.message.room == room);
@@ -302,7 +338,8 @@ impl Bot {
 
 impl bot::Deliver for Bot {
     fn offer(&self, offer: Offer) -> Boxed<'_, Outcome> {
-        let outcome = (Arc::clone(&self.behaviour.lock().unwrap()))(&offer);
+        let behaviour = Arc::clone(&self.behaviour.lock().unwrap());
+        let outcome = behaviour(&offer);
         self.offers.lock().unwrap().push(offer);
         Box::pin(async move {
             while self.is_late() {

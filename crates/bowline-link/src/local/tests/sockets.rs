@@ -106,7 +106,7 @@ async fn a_bot_that_goes_leaves_the_message_unconfirmed() {
         drop(bot);
     };
     let (outcome, ()) = soon(async { tokio::join!(offered, goes) }).await;
-    assert!(matches!(outcome, Outcome::Unconfirmed(_)), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -336,7 +336,11 @@ async fn a_bot_has_thirty_seconds_to_say_who_it_is_and_ten_minutes_of_silence() 
     while let Some(Incoming::Ping(_)) = bot.next().await {
         pings += 1;
         let words = rig.deliver.presence().words;
-        assert_eq!(words.ends_with("which does not answer pings"), pings > 3, "{pings}: {words}");
+        // The last ping may be read when the place has been given up already.
+        if pings < 30 {
+            let is_silent = words.ends_with("which does not answer pings");
+            assert_eq!(is_silent, pings > 3, "{pings}: {words}");
+        }
     }
     let took = crate::clock::instant() - begun;
     assert!((28..=30).contains(&pings), "{pings}");

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     open::Admitted,
     remember,
     rules::text_frame,
-    uuid,
+    take_share, uuid,
 };
 use crate::{
     clock,
@@ -41,8 +41,11 @@ const ASKING: Duration = Duration::from_secs(5);
 /// The payload of the WebSocket ping that stands for a ping of the protocol.
 const INSTEAD: Bytes = Bytes::from_static(b"ack");
 
-/// How long removing what probes left may hold a goodbye up.
-const CLEARING: Duration = Duration::from_millis(500);
+/// The same when it was asked before and did not answer: nothing waits any more.
+const ASKING_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long the end of a connection is kept back while something of the bot's is being sent.
+const SENDING: Duration = Duration::from_secs(5);
 
 pub(super) fn start(
     account: Arc<Account>,
@@ -79,10 +82,13 @@ pub(super) fn start(
         posted: Vec::new(),
         last_number: None,
         heard_unix_ms: clock::unix_ms(),
-        is_catching_up: false,
+        asking: None,
+        failures: 0,
+        is_holding: false,
         held: VecDeque::new(),
         answers_pings: false,
-        is_closing: false,
+        closing: None,
+        is_over: false,
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(early));
@@ -167,41 +173,42 @@ struct Driver {
     /// Of the last frame.
     last_number: Option<u64>,
     heard_unix_ms: u64,
-    is_catching_up: bool,
-    /// Messages that arrived while the service is asked for older ones.
+    /// From when on the service is being asked for what a gap has swallowed, in milliseconds since 1970.
+    asking: Option<u64>,
+    /// How often in a row that failed.
+    failures: u32,
+    /// Whether what arrives waits for its answer.
+    is_holding: bool,
     held: VecDeque<Event>,
     /// Whether a ping of the protocol was ever answered.
     answers_pings: bool,
-    /// Whether we have said goodbye.
-    is_closing: bool,
+    /// How long the goodbye may take that we have said.
+    closing: Option<Duration>,
+    is_over: bool,
 }
 
 impl Driver {
     async fn run(mut self, early: Vec<SocketEvent>) {
+        // What the connection before this one did not get to know.
+        self.ask_for_missed();
         for event in early {
-            if self.on_event(Some(event)).await {
-                return self.finish().await;
+            if let Some(end) = self.on_event(Some(event)).await {
+                return self.finish(end).await;
             }
         }
         loop {
-            let turn = self.choose().await;
-            let is_over = match turn {
+            self.flush();
+            match self.choose().await {
                 // Whoever held the connection has dropped it: it ends at once.
                 Turn::Command(None) => return,
-                Turn::Command(Some(command)) => {
-                    self.on_command(command).await;
-                    false
+                Turn::Command(Some(command)) => self.on_command(command).await,
+                Turn::Heard(event) => {
+                    if let Some(end) = self.on_event(event).await {
+                        return self.finish(end).await;
+                    }
                 }
-                Turn::Heard(event) => self.on_event(event).await,
-                Turn::Done(done) => {
-                    self.on_done(done);
-                    false
-                }
-                Turn::Room => false,
-            };
-            self.flush();
-            if is_over {
-                return self.finish().await;
+                Turn::Done(done) => self.on_done(done),
+                Turn::Room => {}
             }
         }
     }
@@ -241,19 +248,47 @@ impl Driver {
         }
     }
 
-    async fn finish(mut self) {
+    /// The socket is over. What the bot has said needs none: it is sent before the end is told, because whoever is told
+    /// that drops the connection.
+    async fn finish(mut self, end: Event) {
+        self.is_over = true;
         for uuid in std::mem::take(&mut self.posted) {
             self.remove(uuid);
         }
-        let Self { events, outbox, mut jobs, .. } = self;
-        for event in outbox {
-            if events.send(event).await.is_err() {
-                break;
+        let within = self.closing.map_or(SENDING, |within| within / 2);
+        if timeout(within, self.wind_up()).await.is_err() && self.is_sending {
+            let messages = self.sends.len() + 1;
+            tracing::warn!(link = %self.account.link, messages, "what the bot says was not sent before the connection was over");
+        }
+        if let Some(since) = self.asking {
+            self.account.missed(since);
+        }
+        self.outbox.append(&mut self.held);
+        self.tell(end);
+        for event in self.outbox {
+            if self.events.send(event).await.is_err() {
+                return;
             }
         }
-        drop(events);
-        // What is not done by then is left: a message in a space that nobody reads.
-        let _ = timeout(CLEARING, async { while jobs.join_next().await.is_some() {} }).await;
+    }
+
+    /// Waits until everything is sent; after a goodbye, for all else that is under way as well.
+    async fn wind_up(&mut self) {
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Send(_)) {
+                    self.on_command(command).await;
+                }
+            }
+            let is_sent = self.sends.is_empty() && !self.is_sending;
+            if is_sent && self.closing.is_none() {
+                return;
+            }
+            match self.jobs.join_next().await {
+                Some(done) => self.on_done(done.unwrap_or(Done::Nothing)),
+                None => return,
+            }
+        }
     }
 
     async fn on_command(&mut self, command: Command) {
@@ -295,14 +330,14 @@ impl Driver {
             // It was acknowledged when it was stored.
             Command::Confirmed { .. } => {}
             Command::Close { within } => {
-                self.is_closing = true;
+                self.closing = Some(within);
                 let _ = sender.close(1000, "done", within);
             }
         }
     }
 
-    /// Whether the connection is over.
-    async fn on_event(&mut self, event: Option<SocketEvent>) -> bool {
+    /// What is to be told when the connection is over.
+    async fn on_event(&mut self, event: Option<SocketEvent>) -> Option<Event> {
         let event = event.unwrap_or(SocketEvent::Closed {
             code: None,
             reason: String::new(),
@@ -325,13 +360,11 @@ impl Driver {
             SocketEvent::Heard => self.tell(Event::Heard(Level::Tcp)),
             SocketEvent::Closed { code, reason, clean } => {
                 let (verdict, words) = ended(code, &reason, clean, false);
-                let verdict = if self.is_closing { Verdict::Again } else { verdict };
-                self.outbox.append(&mut self.held);
-                self.tell(Event::Closed { verdict, words });
-                return true;
+                let verdict = if self.closing.is_some() { Verdict::Again } else { verdict };
+                return Some(Event::Closed { verdict, words });
             }
         }
-        false
+        None
     }
 
     async fn on_frame(&mut self, body: Bytes) {
@@ -359,17 +392,36 @@ impl Driver {
         let expected = self.last_number.map(|last| last + 1);
         self.last_number = Some(number);
         let since = std::mem::replace(&mut self.heard_unix_ms, clock::unix_ms());
-        if expected.is_some_and(|expected| number > expected) && !self.is_catching_up {
-            let missing = number - expected.unwrap_or(number);
+        if let Some(missing) = expected.and_then(|expected| number.checked_sub(expected))
+            && missing > 0
+        {
             tracing::warn!(link = %self.account.link, missing, "frames are missing; the service is asked for what they told of");
-            self.is_catching_up = true;
-            let account = Arc::clone(&self.account);
-            let since = since.saturating_sub(GAP_MARGIN_MS);
-            self.jobs.spawn(async move {
-                let asked = timeout(ASKING, account.catch_up(since)).await;
-                Done::Found(asked.unwrap_or_else(|_| Err("the service took too long".to_owned())))
-            });
+            self.account.missed(since.saturating_sub(GAP_MARGIN_MS));
+            self.ask_for_missed();
         }
+    }
+
+    /// Asks the service, one time after the other, until it has answered.
+    fn ask_for_missed(&mut self) {
+        if self.asking.is_some() || self.is_over {
+            return;
+        }
+        let Some(since) = self.account.known().missed_since.take() else { return };
+        self.asking = Some(since);
+        let failures = self.failures;
+        // The order of each room is worth a moment, not an outage.
+        self.is_holding = failures == 0;
+        let account = Arc::clone(&self.account);
+        self.jobs.spawn(async move {
+            let within = if failures == 0 {
+                ASKING
+            } else {
+                sleep(Duration::from_secs(1 << failures.min(5))).await;
+                ASKING_AGAIN
+            };
+            let asked = timeout(within, account.catch_up(since)).await;
+            Done::Found(asked.unwrap_or_else(|_| Err("the service took too long".to_owned())))
+        });
     }
 
     async fn on_activity(&mut self, envelope: &Envelope, activity: &Activity, body: Bytes) {
@@ -393,6 +445,7 @@ impl Driver {
             Verb::Post | Verb::CardAction => {}
             Verb::Share => {
                 let share = Share {
+                    connection: self.number,
                     room: activity.conversation.clone(),
                     id: activity.id.clone(),
                     envelope: envelope.id.clone().unwrap_or_default(),
@@ -402,7 +455,8 @@ impl Driver {
                 return;
             }
             Verb::Filed => {
-                let share = self.account.take_share(&activity.conversation);
+                let room = &activity.conversation;
+                let share = take_share(&mut self.account.known().shares, room, self.number);
                 if let Some(share) = share {
                     message.body = envelope::as_post(&message.body, &share.id);
                     let both = [Some(share.envelope), message.receipt.take()];
@@ -419,7 +473,7 @@ impl Driver {
     }
 
     fn bring(&mut self, message: Message) {
-        let to = if self.is_catching_up { &mut self.held } else { &mut self.outbox };
+        let to = if self.is_holding { &mut self.held } else { &mut self.outbox };
         to.push_back(Event::Message(message));
     }
 
@@ -513,14 +567,21 @@ impl Driver {
                 }
             }
             Done::Found(found) => {
-                self.is_catching_up = false;
+                let asked = self.asking.take();
+                self.is_holding = false;
                 match found {
-                    Ok(messages) => self.outbox.extend(messages.into_iter().map(Event::Message)),
+                    Ok(messages) => {
+                        self.failures = 0;
+                        self.outbox.extend(messages.into_iter().map(Event::Message));
+                    }
                     Err(error) => {
-                        tracing::warn!(link = %self.account.link, %error, "what is missing could not be asked for");
+                        self.failures += 1;
+                        asked.into_iter().for_each(|since| self.account.missed(since));
+                        tracing::warn!(link = %self.account.link, %error, times = self.failures, "what is missing could not be asked for");
                     }
                 }
                 self.outbox.append(&mut self.held);
+                self.ask_for_missed();
             }
             Done::Sent { ask, answer } => {
                 match (ask, answer) {
@@ -551,12 +612,6 @@ impl Driver {
 }
 
 impl Account {
-    fn take_share(&self, room: &str) -> Option<Share> {
-        let mut known = self.known();
-        let at = known.shares.iter().position(|share| share.room == room)?;
-        known.shares.remove(at)
-    }
-
     fn is_probe_room(&self, conversation: &str) -> bool {
         let known = self.known();
         let room = known.probe_room.as_deref();

@@ -179,6 +179,8 @@ struct Known {
     shares: VecDeque<Share>,
     /// Messages and the rooms they are in, by UUID: where answers go.
     rooms: VecDeque<(String, String)>,
+    /// Since when frames are missing that the service was not asked for yet, in milliseconds since 1970.
+    missed_since: Option<u64>,
     /// Connections so far.
     connections: u64,
 }
@@ -186,6 +188,8 @@ struct Known {
 /// A file whose contents are not there yet.
 #[derive(Debug)]
 struct Share {
+    /// The connection that brought it.
+    connection: u64,
     room: String,
     /// The activity, and the message it becomes.
     id: String,
@@ -199,9 +203,24 @@ fn remember<T>(list: &mut VecDeque<T>, item: T) {
     }
 }
 
+/// The share that a connection now brings the contents of: the oldest that it has brought itself. One that another
+/// connection brought may be left over from a connection that was lost, and come again on this one.
+fn take_share(shares: &mut VecDeque<Share>, room: &str, connection: u64) -> Option<Share> {
+    let own = |share: &Share| share.room == room && share.connection == connection;
+    let at = shares.iter().position(own);
+    shares.remove(at.or_else(|| shares.iter().rposition(|share| share.room == room))?)
+}
+
 impl Account {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frames are missing since then.
+    fn missed(&self, since_unix_ms: u64) {
+        let mut known = self.known();
+        let since = known.missed_since.map_or(since_unix_ms, |known| known.min(since_unix_ms));
+        known.missed_since = Some(since);
     }
 
     /// Deletes a device that is not used any more.
@@ -283,6 +302,24 @@ fn uuid() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_that_came_again_after_a_loss_does_not_stand_for_the_next_one() {
+        let share = |connection, id: &str| Share {
+            connection,
+            room: "r".to_owned(),
+            id: id.to_owned(),
+            envelope: String::new(),
+        };
+        // The first connection was lost before the contents of `a` came, and the service has repeated it.
+        let mut shares = VecDeque::from([share(1, "a"), share(2, "a"), share(2, "b")]);
+        let mut take = |connection| take_share(&mut shares, "r", connection).map(|share| share.id);
+        assert_eq!(take(2).as_deref(), Some("a"));
+        assert_eq!(take(2).as_deref(), Some("b"));
+        // One that was opened in between gets only the contents.
+        assert_eq!(take(3).as_deref(), Some("a"));
+        assert_eq!(take(3), None);
+    }
 
     #[test]
     fn a_uuid_is_one_and_no_other() {

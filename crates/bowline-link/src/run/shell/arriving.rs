@@ -135,6 +135,7 @@ impl Shell {
                 if connection.is_some() {
                     self.given.board.count(|figures| figures.repeated += 1);
                 }
+                self.reload |= message.confirm && self.may_be_missing(&message.id);
             }
             Some(Put::Refused) => {
                 let health = self.given.common.store.health();
@@ -148,6 +149,12 @@ impl Shell {
                 self.given.common.waiting_max
             )),
         }
+    }
+
+    /// Whether a message that the store has may wait there and not here: another process may have stored it after this
+    /// one had read what waits.
+    fn may_be_missing(&self, id: &str) -> bool {
+        !self.queue.has(id) && self.outbound.confirming().all(|confirming| confirming != id)
     }
 
     pub(super) fn no_room(&mut self, words: String) {

@@ -5,7 +5,7 @@ mod offering;
 mod saying;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     future::pending,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -74,6 +74,8 @@ pub(super) struct Shell {
     full_since: Option<u64>,
     /// How often the store had changed between disk and memory when the queue was filled from it.
     store_changes: u64,
+    /// Whether something may wait in the store that is not in the queue.
+    reload: bool,
     made_here: u64,
 
     deliver: SharedDeliver,
@@ -82,6 +84,8 @@ pub(super) struct Shell {
     queue: Queue,
     offering: JoinSet<Offered>,
     offers: HashMap<Id, Offered>,
+    /// Offers that were under way when a connection of the bot was lost: that has counted as its failure.
+    excused: HashSet<Id>,
     absent: bool,
     absences: u32,
     ready: JoinSet<()>,
@@ -173,12 +177,14 @@ impl Shell {
             storing: 0,
             full_since: None,
             store_changes: 0,
+            reload: false,
             made_here: 0,
             deliver,
             deliver_missing,
             queue: Queue::default(),
             offering: JoinSet::new(),
             offers: HashMap::new(),
+            excused: HashSet::new(),
             absent: false,
             absences: 0,
             ready: JoinSet::new(),
@@ -478,7 +484,7 @@ impl Shell {
 
     fn wake_at(&self) -> Option<Time> {
         let now = self.now();
-        let offers = if self.absent { None } else { self.queue.deadline() };
+        let offers = if self.may_offer() { self.queue.deadline() } else { None };
         let phase = match self.stage {
             Phase::Running => Some(self.look_at),
             Phase::Finishing { until, .. } => Some(until),
@@ -505,7 +511,11 @@ impl Shell {
         for address in self.connections.end_overdue(now) {
             self.discard(address);
         }
-        for id in self.outbound.expire(now) {
+        let expired = self.outbound.expire(now);
+        for unsent in expired.unsent {
+            self.not_sent(unsent);
+        }
+        for id in expired.confirmed {
             self.step(id, Stage::Confirmed, "its replies could not be sent".into());
         }
         if self.look_at <= now {
@@ -521,7 +531,8 @@ impl Shell {
 
     /// Looks after what nobody calls about.
     async fn look(&mut self) {
-        if self.given.common.store.health().changes != self.store_changes {
+        let has_changed = self.given.common.store.health().changes != self.store_changes;
+        if has_changed || (self.reload && self.storing == 0) {
             self.load().await;
             // What was stored before that is in the queue by now, and must not come into it again later.
             while let Ok(stored) = self.stored.try_recv() {
@@ -545,8 +556,9 @@ impl Shell {
 
     /// Writes down when routing was proved last: from then on the next process asks for what it missed.
     fn write_proved(&mut self, now: Time) {
-        // As long as something before it may be missing it is not to be believed.
-        if self.proved_before.is_some() || !self.catch_up.is_idle() || self.full_since.is_some() {
+        // As long as something before it may be missing, or is not stored yet, it is not to be believed.
+        let is_stored = self.incoming.is_empty() && self.storing == 0 && self.full_since.is_none();
+        if self.proved_before.is_some() || !self.catch_up.is_idle() || !is_stored {
             return;
         }
         let Some(proved) = self.proved.take() else { return };

@@ -27,6 +27,7 @@ impl Shell {
     /// Fills the queue from the store: after the start, and when the disk is back.
     pub(super) async fn load(&mut self) {
         self.store_changes = self.given.common.store.health().changes;
+        self.reload = false;
         let mut stored = BTreeMap::new();
         let mut after = 0;
         loop {
@@ -38,11 +39,20 @@ impl Shell {
                 stored.insert(entry.arrival.id, place);
             }
         }
+        for id in self.outbound.confirming() {
+            stored.remove(id);
+        }
         self.queue.reindex(stored);
     }
 
+    /// Apps and namespaces answer at once, so they are not asked while no answer could be sent.
+    pub(super) fn may_offer(&self) -> bool {
+        let is_proxy = matches!(self.given.link.deliver, settings::Deliver::Proxy { .. });
+        self.stage == Phase::Running && !self.absent && (is_proxy || self.current.is_some())
+    }
+
     pub(super) fn offer(&mut self, now: Time) {
-        if self.stage != Phase::Running || self.absent {
+        if !self.may_offer() {
             return;
         }
         let mut is_there = None;
@@ -95,17 +105,18 @@ impl Shell {
     }
 
     pub(super) fn on_offered(&mut self, offered: Result<(Id, Offered), JoinError>) {
-        let offered = match offered {
+        let (task, offered) = match offered {
             Ok((task, offered)) => {
                 self.offers.remove(&task);
-                offered
+                (task, offered)
             }
             Err(error) if error.is_cancelled() => return,
             Err(error) => match self.offers.remove(&error.id()) {
-                Some(failed) => failed,
+                Some(failed) => (error.id(), failed),
                 None => return,
             },
         };
+        let is_excused = self.excused.remove(&task);
         let Offered { room, id, confirm, offers, fate } = offered;
         self.queue.offered(&room, offers);
         if !matches!(fate, Fate::Said(Outcome::Absent)) {
@@ -114,7 +125,7 @@ impl Shell {
         let was_handed_over = match &fate {
             Fate::Late => true,
             Fate::Said(outcome) => *outcome != Outcome::Absent,
-            Fate::Unfetched(_) | Fate::Gone => false,
+            Fate::Unfetched(_) | Fate::Gone | Fate::Unwritten => false,
         };
         if was_handed_over && offers > 1 {
             self.given.board.count(|figures| figures.offered_again += 1);
@@ -129,8 +140,20 @@ impl Shell {
                 self.queue.again(self.now(), &room, false);
                 self.wait_for_bot();
             }
-            Fate::Said(Outcome::Unconfirmed(words)) => self.unconfirmed(&room, id, words),
+            Fate::Said(Outcome::Unconfirmed(words)) => {
+                self.drive(Input::Unhandled);
+                self.unconfirmed(&room, id, words);
+            }
+            Fate::Said(Outcome::Lost(words)) => {
+                // A bot that restarts loses all that it was handed at once.
+                if !is_excused {
+                    self.excused = self.offers.keys().copied().collect();
+                    self.drive(Input::Unhandled);
+                }
+                self.unconfirmed(&room, id, words);
+            }
             Fate::Late => {
+                self.drive(Input::Unhandled);
                 let within = self.given.link.confirm_timeout.as_secs();
                 self.unconfirmed(&room, id, format!("not confirmed within {within} s"));
             }
@@ -144,7 +167,14 @@ impl Shell {
                         .trouble(format!("the text of a message cannot be fetched: {words}"));
                 }
             }
-            Fate::Gone => self.queue.done(&room),
+            Fate::Gone => {
+                self.queue.done(&room);
+                self.reload = true;
+            }
+            Fate::Unwritten => {
+                self.queue.again(self.now(), &room, true);
+                self.reporter.trouble("the store does not write down what is offered".into());
+            }
         }
     }
 
@@ -167,7 +197,9 @@ impl Shell {
         }
         for mut reply in replies {
             reply.reply_to.get_or_insert_with(|| id.clone());
-            self.outbound.send(now, reply, None);
+            if let Some(unsent) = self.outbound.send(now, reply, None) {
+                self.not_sent(unsent);
+            }
         }
         if confirm {
             // Only after the replies: a kill in between offers the message again, instead of losing what was said.
@@ -187,7 +219,6 @@ impl Shell {
     }
 
     pub(super) fn unconfirmed(&mut self, room: &str, id: String, words: String) {
-        self.drive(Input::Unhandled);
         if self.queue.offers(room) >= self.given.link.offers_max {
             self.park(room, id, words);
         } else {

@@ -5,7 +5,10 @@ use bowline_store::Stage;
 use tokio::sync::mpsc::OwnedPermit;
 
 use super::{
-    super::{Order, outbound},
+    super::{
+        Order,
+        outbound::{self, Unsent},
+    },
     Phase, Shell,
 };
 use crate::{
@@ -29,7 +32,17 @@ impl Shell {
 
     pub(super) fn say(&mut self, outgoing: Outgoing, done: outbound::Done) {
         self.drive(Input::Sending);
-        self.outbound.send(self.now(), outgoing, Some(done));
+        if let Some(unsent) = self.outbound.send(self.now(), outgoing, Some(done)) {
+            self.not_sent(unsent);
+        }
+    }
+
+    /// Something of the bot does not go out, and nobody there was told.
+    pub(super) fn not_sent(&mut self, Unsent { reply_to, words }: Unsent) {
+        self.reporter.trouble(format!("what the bot said was not sent: {words}"));
+        if let Some(id) = reply_to {
+            self.step(id, Stage::Replied, format!("not sent: {words}"));
+        }
     }
 
     pub(super) fn on_order(&mut self, order: Order) {
