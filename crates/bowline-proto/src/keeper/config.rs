@@ -5,8 +5,8 @@ use std::{ops::RangeInclusive, time::Duration};
 /// How one link is kept. Durations are the defaults of `[links.NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// How often a WebSocket ping is sent. Default 10 s.
-    pub ping_interval: Duration,
+    /// How often a WebSocket ping is sent; `None` where the service answers none. Default 10 s.
+    pub ping_interval: Option<Duration>,
     /// How long its pong may take. Default 5 s.
     pub ping_timeout: Duration,
     /// How many in a row may be missed; one more makes the connection suspect. Default 2.
@@ -19,6 +19,10 @@ pub struct Config {
     pub probe_interval: Option<RangeInclusive<Duration>>,
     /// How long one may take. Default 5 s.
     pub probe_timeout: Duration,
+    /// After so long without an event or a routing round trip the service is asked, beside the connection, whether there
+    /// is anything that the connection should have brought, up to a quarter earlier at random; `None` where it cannot be
+    /// asked. Default `None`.
+    pub look_interval: Option<Duration>,
     /// After so long without an event or a routing round trip the next one is made at once when something arrives or is
     /// about to be sent, and no later than the interval says. Default 30 min.
     pub idle_after: Duration,
@@ -53,13 +57,14 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            ping_interval: Duration::from_secs(10),
+            ping_interval: Some(Duration::from_secs(10)),
             ping_timeout: Duration::from_secs(5),
             pings_missed: 2,
             ack_interval: None,
             ack_timeout: Duration::from_secs(14),
             probe_interval: Some(Duration::from_secs(600)..=Duration::from_secs(900)),
             probe_timeout: Duration::from_secs(5),
+            look_interval: None,
             idle_after: Duration::from_secs(1800),
             max_age: Duration::from_secs(12 * 3600),
             max_age_spread: 25,

@@ -25,9 +25,14 @@ pub(super) struct Connection {
     pub(super) renew_at: Time,
     /// When an event or a routing round trip came last.
     pub(super) last_event: Time,
+    /// When the service was last asked whether anything is missing; at first, when the connection was opened: what was
+    /// before that is asked for otherwise.
+    looked: Time,
+    /// How long nothing may come before it is asked again.
+    look_pause: Option<Duration>,
     /// The last proofs of [`Level::Tcp`] to [`Level::Routing`].
     proofs: [Option<Time>; 4],
-    ping: Beat,
+    ping: Option<Beat>,
     ack: Option<Beat>,
     probe: Probe,
     /// Routing round trips that were lost in a row.
@@ -102,8 +107,10 @@ impl Connection {
             draining: false,
             renew_at: now + config.max_age.saturating_sub(chance.up_to(spread)),
             last_event: now,
+            looked: now,
+            look_pause: look_pause(config, chance),
             proofs: [Some(now), None, None, None],
-            ping: Beat::new(now, config.ping_interval, config.ping_timeout),
+            ping: config.ping_interval.map(|every| Beat::new(now, every, config.ping_timeout)),
             ack: config.ack_interval.map(|every| Beat::new(now, every, config.ack_timeout)),
             probe: match config.probe_interval {
                 Some(_) => Probe::Due(now, ProbeCause::Opened),
@@ -132,22 +139,28 @@ impl Connection {
             *proof = Some(now);
         }
         // What proves more than a pong does stands for it: its question was answered as well.
-        if level >= Level::Pong {
-            self.ping.answered();
+        if level >= Level::Pong
+            && let Some(ping) = &mut self.ping
+        {
+            ping.answered();
         }
         if level >= Level::Ack
             && let Some(ack) = &mut self.ack
         {
             ack.answered();
         }
-        let enough = if self.ack.is_some() { Level::Ack } else { Level::Pong };
+        let enough = match (&self.ack, &self.ping) {
+            (Some(_), _) => Level::Ack,
+            (None, Some(_)) => Level::Pong,
+            (None, None) => Level::Tcp,
+        };
         matches!(self.probe, Probe::Never) && level >= enough
     }
 
     /// The next thing to do by then, if there is one. Ask again until there is none.
     pub(super) fn due(&mut self, now: Time, config: &Config) -> Option<Due> {
         let missed_max = config.pings_missed;
-        match self.ping.due(now) {
+        match self.ping.as_mut().and_then(|ping| ping.due(now)) {
             Some(Turn::Send) => return Some(Due::Ping),
             Some(Turn::Missed(missed)) if missed > missed_max => {
                 return Some(Due::Overdue(Level::Pong));
@@ -173,8 +186,8 @@ impl Connection {
     }
 
     /// When [`Connection::due`] has something to say next, and because of what.
-    pub(super) fn deadline(&self, config: &Config) -> (Time, Timer) {
-        let ping = (self.ping.deadline(), Timer::Ping);
+    pub(super) fn deadline(&self, config: &Config) -> Option<(Time, Timer)> {
+        let ping = self.ping.as_ref().map(|ping| (ping.deadline(), Timer::Ping));
         let ack = self.ack.as_ref().map(|ack| (ack.deadline(), Timer::Ack));
         let probe = match self.probe {
             Probe::Never => None,
@@ -183,7 +196,26 @@ impl Connection {
                 Some((trip.begun + config.probe_timeout.max(SHORTEST), Timer::Probe))
             }
         };
-        [ack, probe].into_iter().flatten().fold(ping, std::cmp::min)
+        [ping, ack, probe].into_iter().flatten().min()
+    }
+
+    /// When the service is asked next whether anything is missing: only silence has to be asked about, and only on a
+    /// connection that is not in doubt.
+    pub(super) fn next_look(&self) -> Option<Time> {
+        let works = self.proved && self.doubt.is_none();
+        let pause = self.look_pause.filter(|_| works)?;
+        Some(self.looked.max(self.last_event) + pause)
+    }
+
+    /// It is asked now. Since when.
+    pub(super) fn look(&mut self, now: Time, config: &Config, chance: &mut Chance) -> Time {
+        self.look_pause = look_pause(config, chance);
+        std::mem::replace(&mut self.looked, now)
+    }
+
+    /// Whether it was asked since this connection was opened.
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked > self.opened
     }
 
     /// When the next routing round trip is begun, if the link has any; when this one was, if one is under way.
@@ -197,17 +229,15 @@ impl Connection {
 
     /// Lets one be begun at once, if the link has any. One that is under way serves the same end, and after one that
     /// failed only a person need not wait.
-    pub(super) fn hasten_probe(&mut self, now: Time, cause: ProbeCause) -> bool {
+    pub(super) fn hasten_probe(&mut self, now: Time, cause: ProbeCause) {
         let asked = cause == ProbeCause::Asked;
         match &mut self.probe {
-            Probe::Never => return false,
             Probe::Due(at, due) if asked || self.tries == 0 && *at > now => {
                 (*at, *due) = (now, cause)
             }
             Probe::UnderWay(trip) if asked => trip.cause = cause,
-            Probe::Due(..) | Probe::UnderWay(_) => (),
+            Probe::Never | Probe::Due(..) | Probe::UnderWay(_) => (),
         }
-        true
     }
 
     /// One was begun.
@@ -290,11 +320,16 @@ impl Connection {
     /// It works, after all.
     pub(super) fn trust(&mut self) {
         self.doubt = None;
-        self.ping.missed = 0;
-        if let Some(ack) = &mut self.ack {
-            ack.missed = 0;
+        for beat in [&mut self.ping, &mut self.ack].into_iter().flatten() {
+            beat.missed = 0;
         }
     }
+}
+
+/// How long nothing may come before the service is asked whether that is so; links of one process do not ask in step.
+fn look_pause(config: &Config, chance: &mut Chance) -> Option<Duration> {
+    let interval = config.look_interval?;
+    Some((interval - chance.up_to(interval / 4)).max(SHORTEST))
 }
 
 /// What a configuration may not go below: questions without a pause between them are no questions.

@@ -36,6 +36,7 @@ impl Keeper {
             }
             Input::Heard { connection, level } => self.on_heard(connection, level.min(Level::Ack)),
             Input::Arrived { connection } => self.on_arrived(connection),
+            Input::Missed => self.on_missed(),
             Input::Probed { probe, connection } => self.on_probed(probe, connection),
             Input::NotProbed { probe, words } => self.on_not_probed(probe, words),
             Input::Draining { connection } => self.on_draining(connection),
@@ -134,6 +135,14 @@ impl Keeper {
         }
     }
 
+    /// The service has what the connection did not bring. It may be on its way still: only a round trip tells.
+    fn on_missed(&mut self) {
+        let now = self.now;
+        if let Some(current) = self.current.as_mut().filter(|current| current.has_looked()) {
+            current.hasten_probe(now, ProbeCause::Missed);
+        }
+    }
+
     /// Something is about to be sent.
     fn on_activity(&mut self) {
         if let Some(current) = &mut self.current
@@ -198,10 +207,18 @@ impl Keeper {
 
     fn on_probe(&mut self) {
         let now = self.now;
-        let current = self.current.as_mut();
-        if !current.is_some_and(|current| current.hasten_probe(now, ProbeCause::Asked)) {
-            self.tell_probe(ProbeCause::Asked, ProbeOutcome::Impossible, now);
-        }
+        let words = match self.current.as_mut() {
+            _ if !self.kept => "the link is off",
+            _ if self.config.probe_interval.is_none() => {
+                "the link has no probe: `probe` in its table of [links] says what comes back"
+            }
+            None => "there is no connection just now; the next one is proved when it is open",
+            Some(current) => {
+                current.hasten_probe(now, ProbeCause::Asked);
+                return;
+            }
+        };
+        self.tell_probe(ProbeCause::Asked, ProbeOutcome::Impossible(words.to_owned()), now);
     }
 
     fn on_renew(&mut self) {

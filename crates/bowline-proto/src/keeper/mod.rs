@@ -15,7 +15,8 @@
 //!                   Waiting, Replaced, Refused ◀── the connection ended ───────┘
 //! ```
 //!
-//! Silence never replaces a connection: it only begins a routing round trip. A connection that is replaced is closed
+//! Silence never replaces a connection: it only begins a routing round trip, and before that a *look*, where the service
+//! can be asked beside the connection whether it is silent indeed. A connection that is replaced is closed
 //! after the new one was proved and both were open for a while; what arrives on both is made one stream by [`Merge`].
 //! [`Budget`] is shared by all links to one host, [`Leg`] is the HTTP that a link needs beside its connection.
 //!
@@ -123,6 +124,11 @@ impl Keeper {
         }
     }
 
+    /// Changes [`Config::service_after`], which has nothing to do with connections.
+    pub fn set_service_after(&mut self, after: Option<u32>) {
+        self.config.service_after = after;
+    }
+
     /// Takes in what happened. Take all outputs before the next one.
     pub fn handle_input(&mut self, now: Time, input: Input) {
         debug_assert!(self.outputs.is_empty(), "outputs are drained before the next input");
@@ -138,11 +144,12 @@ impl Keeper {
 
     /// When [`Input::Timeout`] is due, and what for. `None`: nothing is awaited, the link is off.
     pub fn deadline(&self) -> Option<(Time, Timer)> {
-        let current = self.current.as_ref().map(|connection| {
+        let current = self.current.as_ref().and_then(|connection| {
             let beat = connection.deadline(&self.config);
             // While the next one is on its way nothing is to be done about age.
             let renew = self.attempt.is_none().then_some((connection.renew_at, Timer::Renew));
-            renew.map_or(beat, |renew| renew.min(beat))
+            let look = connection.next_look().map(|at| (at, Timer::Look));
+            [beat, renew, look].into_iter().flatten().min()
         });
         let attempt = self.attempt.as_ref().and_then(|attempt| match &attempt.stage {
             Stage::Pausing { until, .. } => Some((*until, Timer::Pause)),
@@ -151,7 +158,8 @@ impl Keeper {
             Stage::Slotted { at } => self.old.is_none().then_some((*at, Timer::Slot)),
             Stage::Opening { until, .. } => Some((*until, Timer::Open)),
             Stage::Proving { connection, until } => {
-                Some(connection.deadline(&self.config).min((*until, Timer::Prove)))
+                let beat = connection.deadline(&self.config);
+                beat.into_iter().chain([(*until, Timer::Prove)]).min()
             }
         });
         let old = self.old.as_ref().map(|old| (old.until, Timer::Overlap));
@@ -169,7 +177,8 @@ impl Keeper {
     /// connections.
     pub fn levels(&self) -> BTreeMap<Level, Option<Time>> {
         let has = |level: &Level| match level {
-            Level::Tcp | Level::Pong | Level::Handled => true,
+            Level::Tcp | Level::Handled => true,
+            Level::Pong => self.config.ping_interval.is_some(),
             Level::Ack => self.config.ack_interval.is_some(),
             Level::Routing => self.config.probe_interval.is_some(),
         };
@@ -195,6 +204,12 @@ impl Keeper {
     /// When the next routing round trip on the connection in use is due, if the link has any.
     pub fn next_probe(&self) -> Option<Time> {
         self.current.as_ref().and_then(|connection| connection.next_probe())
+    }
+
+    /// When the service is asked next, beside the connection, whether anything is missing, if it is asked at all and
+    /// nothing arrives before.
+    pub fn next_look(&self) -> Option<Time> {
+        self.current.as_ref().and_then(|connection| connection.next_look())
     }
 
     /// When the connection in use is renewed at the latest.

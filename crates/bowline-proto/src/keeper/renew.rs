@@ -30,6 +30,7 @@ impl Keeper {
                 Timer::Open => self.on_open_overdue(),
                 Timer::Prove => self.on_unproved(),
                 Timer::Overlap => self.end_overlap(),
+                Timer::Look => self.look(),
                 Timer::Renew => self.begin(Reason::Age, self.now, Duration::ZERO),
                 Timer::Settle => {
                     self.ladder.settle();
@@ -391,6 +392,15 @@ impl Keeper {
         let since = if cfg!(bowline_broken = "catch-up-from-now") { None } else { self.routed };
         let since = since.unwrap_or(self.now);
         self.outputs.push_back(Output::CatchUp { since });
+    }
+
+    /// Nothing came for a while: is there nothing?
+    fn look(&mut self) {
+        let Self { now, config, chance, .. } = self;
+        if let Some(current) = &mut self.current {
+            let since = current.look(*now, config, chance);
+            self.outputs.push_back(Output::Look { since });
+        }
     }
 
     pub(super) fn tell_probe(&mut self, cause: ProbeCause, outcome: ProbeOutcome, begun: Time) {

@@ -9,6 +9,8 @@ pub enum Timer {
     Ack,
     /// When the next routing round trip is begun, or the one under way is lost.
     Probe,
+    /// When the service is asked whether anything is missing.
+    Look,
     /// When the pause before an attempt is over.
     Pause,
     /// When the attempt may be made that the budget was asked for.
@@ -27,10 +29,11 @@ pub enum Timer {
 
 impl Timer {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ping,
         Self::Ack,
         Self::Probe,
+        Self::Look,
         Self::Pause,
         Self::Slot,
         Self::Open,
@@ -46,6 +49,7 @@ impl Timer {
             Self::Ping => "ping",
             Self::Ack => "ack",
             Self::Probe => "probe",
+            Self::Look => "look",
             Self::Pause => "pause",
             Self::Slot => "slot",
             Self::Open => "open",

@@ -88,6 +88,8 @@ pub enum Input {
         /// On which.
         connection: ConnectionId,
     },
+    /// The service was asked ([`Output::Look`]) and had something that no connection has brought.
+    Missed,
     /// A routing round trip came back.
     Probed {
         /// Which.
@@ -207,6 +209,12 @@ pub enum Output {
         /// When the last routing round trip that came back was begun. The service's clock may go otherwise.
         since: Time,
     },
+    /// Ask the service whether there is anything since then that the connection should have brought and has not. What
+    /// there is is taken in as with [`Output::CatchUp`], and [`Input::Missed`] tells of it; it is tried again likewise.
+    Look {
+        /// When the last look was begun, or the connection opened.
+        since: Time,
+    },
     /// Restart the service that the bot runs as: the last rung of the ladder.
     RestartService,
     /// Tell logs, metrics and alerts.
@@ -314,13 +322,16 @@ pub enum ProbeCause {
     Idle,
     /// The one before failed, or another level is overdue.
     Doubt,
+    /// A look found what no connection has brought.
+    Missed,
     /// The operator's wish.
     Asked,
 }
 
 impl ProbeCause {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Opened, Self::Interval, Self::Idle, Self::Doubt, Self::Asked];
+    pub const ALL: [Self; 6] =
+        [Self::Opened, Self::Interval, Self::Idle, Self::Doubt, Self::Missed, Self::Asked];
 
     /// The word of metrics and the API.
     pub fn name(self) -> &'static str {
@@ -329,6 +340,7 @@ impl ProbeCause {
             Self::Interval => "interval",
             Self::Idle => "idle",
             Self::Doubt => "doubt",
+            Self::Missed => "missed",
             Self::Asked => "asked",
         }
     }
@@ -343,8 +355,8 @@ pub enum ProbeOutcome {
     Lost,
     /// It could not be begun; says nothing of the routing.
     NotMade(String),
-    /// The link has no routing probe, or no connection.
-    Impossible,
+    /// None can be made now, for this reason: the link is off, has no routing probe, or no connection.
+    Impossible(String),
 }
 
 /// Why a connection is made.

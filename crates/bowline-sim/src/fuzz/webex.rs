@@ -105,13 +105,14 @@ pub(super) fn valid_envelope(rng: &mut Rng) -> Vec<u8> {
     let id = |rng: &mut Rng| format!("id-{}", rng.below(5));
     let verb = *rng.pick(&["post", "share", "update", "cardAction", "acknowledge"]);
     let state = *rng.pick(&["safe", "pending"]);
+    let published = *rng.pick(&["2026-11-22T10:00:00.000Z", "9999-12-31T23:59:60.9Z", "soon", ""]);
     let actor = json!({ "id": id(rng), "emailAddress": "a@b.c", "type": "PERSON" });
     let url = "https://conv-a.wbx2.com/conversation/api/v1/conversations/id-1";
     let target = json!({ "id": id(rng), "url": url, "tags": ["ONE_ON_ONE"] });
     let files = json!({ "items": [{ "malwareQuarantineState": state }] });
     let object = json!({ "objectType": "content", "contentCategory": "documents", "files": files });
     let activity = json!({ "id": id(rng), "verb": verb, "actor": actor, "target": target,
-        "object": object, "parent": { "id": id(rng), "type": "reply" } });
+        "object": object, "parent": { "id": id(rng), "type": "reply" }, "published": published });
     let value = match rng.below(8) {
         0 => json!({ "id": id(rng), "type": "pong", "sequenceNumber": rng.below(9) }),
         1 => json!({ "id": id(rng), "type": "shutdown" }),

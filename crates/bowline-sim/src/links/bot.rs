@@ -64,7 +64,11 @@ impl World<'_> {
             }
             return;
         }
+        if how == How::CaughtUp {
+            self.input(link, Input::Missed);
+        }
         let room = self.accounts[link].history[number].room;
+        let kept = &mut self.links[link];
         if how == How::Live {
             let last = kept.bot.last_live.insert(room, number);
             assert!(

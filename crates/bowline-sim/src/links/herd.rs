@@ -248,6 +248,7 @@ impl Pasture {
             | Output::Use { .. }
             | Output::Close { .. }
             | Output::CatchUp { .. }
+            | Output::Look { .. }
             | Output::RestartService
             | Output::Report(_) => {}
         }

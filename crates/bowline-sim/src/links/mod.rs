@@ -55,6 +55,8 @@ pub struct Counts {
     pub proofs: u64,
     /// Times that the service was to be asked for what had been missed.
     pub catch_ups: u64,
+    /// Of them only to look whether anything had been.
+    pub looks: u64,
     /// Messages that were written to bots.
     pub messages: u64,
     /// Of them answered.
@@ -97,6 +99,7 @@ impl Counts {
         self.probes += other.probes;
         self.proofs += other.proofs;
         self.catch_ups += other.catch_ups;
+        self.looks += other.looks;
         self.messages += other.messages;
         self.answered += other.answered;
         self.doubled += other.doubled;
@@ -121,7 +124,7 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} inputs, {} troubles, {} attempts, {} renewals, {} probes ({} came back), {} catch-ups; {} messages: {} \
+            "{} inputs, {} troubles, {} attempts, {} renewals, {} probes ({} came back), {} catch-ups ({} looks); {} messages: {} \
              answered, {} twice where nobody could know, {} beyond help; {} caught up, {} repeated, {} copies, {} offers, \
              {} restarts of bots; {} requests, {} sent again, {} failed; {} quiet days with at most {} probes",
             self.inputs,
@@ -131,6 +134,7 @@ impl fmt::Display for Counts {
             self.probes,
             self.proofs,
             self.catch_ups,
+            self.looks,
             self.messages,
             self.answered,
             self.doubled,

@@ -204,6 +204,7 @@ impl Model {
                 }
             }
             Input::Arrived { .. }
+            | Input::Missed
             | Input::HandedOver
             | Input::Sending
             | Input::Probe
@@ -303,6 +304,16 @@ impl Model {
                 assert!(self.started, "a link that is not kept catches up");
                 assert!(*since <= now, "it catches up from the future");
             }
+            Output::Look { since } => {
+                let used = self.used.and_then(|used| self.connections.get(&used));
+                let proved = used.is_some_and(|known| known.proved.is_some() || !self.has_probe);
+                assert!(
+                    proved,
+                    "it looks for what a connection has not brought that is not proved"
+                );
+                assert!(*since <= now, "it looks from the future");
+                assert!(self.config.look_interval.is_some(), "it looks where it cannot");
+            }
             Output::RestartService => {
                 self.restarts += 1;
                 let after = self.config.service_after.expect("it is not to be restarted");
@@ -344,7 +355,7 @@ impl Model {
                 }
             }
             Report::Probe { outcome, .. } => {
-                if *outcome == ProbeOutcome::Impossible {
+                if matches!(outcome, ProbeOutcome::Impossible(_)) {
                     assert!(!self.has_probe || self.used.is_none() || !self.started);
                 }
             }
@@ -409,7 +420,7 @@ impl Model {
                 assert!(!late, "{connection:?} is there still");
             }
             let pinged = known.pinged.unwrap_or(opened);
-            let late = now.since(pinged) > self.config.ping_interval + SLACK;
+            let late = now.since(pinged) > self.ping_interval() + SLACK;
             assert!(!late, "{connection:?} was last pinged at {pinged:?}");
             if !live || self.used != Some(*connection) {
                 continue;
@@ -444,9 +455,14 @@ impl Model {
         }
     }
 
+    /// Every link of the simulator pings.
+    fn ping_interval(&self) -> Duration {
+        self.config.ping_interval.expect("a link that does not ping")
+    }
+
     /// How long it may take until a connection that is broken is suspect.
     pub(super) fn pongs_missed(&self) -> Duration {
-        self.config.ping_interval * (self.config.pings_missed + 1) + self.config.ping_timeout
+        self.ping_interval() * (self.config.pings_missed + 1) + self.config.ping_timeout
     }
 
     /// Whether there was trouble after that, which may have kept probes from being made.

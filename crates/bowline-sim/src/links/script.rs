@@ -153,7 +153,11 @@ impl Setup {
     pub(super) fn usual() -> Self {
         Self {
             links: 1,
-            config: Config { ack_interval: Some(15 * SECOND), ..Config::default() },
+            config: Config {
+                ack_interval: Some(15 * SECOND),
+                look_interval: Some(MINUTE),
+                ..Config::default()
+            },
             manner: Manner {
                 latency: (Duration::from_millis(15), Duration::from_millis(60)),
                 nat_idle: Some(350 * SECOND),
@@ -174,7 +178,7 @@ impl Setup {
         let mut setup = Self::usual();
         setup.links = 1 + rng.below(3);
         let config = &mut setup.config;
-        config.ping_interval = SECOND * *rng.pick(&[5, 10, 10, 25]);
+        config.ping_interval = Some(SECOND * *rng.pick(&[5, 10, 10, 25]));
         config.pings_missed = *rng.pick(&[1, 2, 2, 3]);
         config.ack_interval = rng.one_in(2).then_some(15 * SECOND);
         config.max_age = MINUTE * *rng.pick(&[8, 30, 720]);
@@ -197,6 +201,8 @@ impl Setup {
         manner.nat_idle = (!rng.one_in(3)).then(|| SECOND * *rng.pick(&[40, 120, 350, 3600]));
         manner.nat_resets = rng.one_in(2);
         setup.history = setup.probe == Probe::Posted || rng.one_in(2);
+        setup.config.look_interval =
+            (setup.history && rng.one_in(2)).then(|| SECOND * *rng.pick(&[5, 60]));
         // Who cannot probe must trust that what is open is routed to.
         let late = Duration::from_millis(rng.scaled(11) as u64);
         setup.routed_within = if setup.probe == Probe::None { Duration::ZERO } else { late };

@@ -336,6 +336,10 @@ impl<'a> World<'a> {
                 self.notice_far();
                 self.want_catch_up(link, since);
             }
+            Output::Look { since } => {
+                self.counts.looks += 1;
+                self.want_catch_up(link, since);
+            }
             Output::RestartService => self.restart_bot(link),
             Output::Report(Report::State { state, .. }) => {
                 if !matches!(state, State::Live | State::Proving | State::Off) {

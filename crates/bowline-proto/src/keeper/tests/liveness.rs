@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Config, ConnectionId, Input, Level, ProbeId, State},
+    super::{Config, ConnectionId, Input, Level, ProbeId, State, Verdict},
     rig::{AWAY, Opens, Rig},
 };
 use crate::Time;
@@ -116,6 +116,80 @@ fn missed_acks_are_as_bad() {
     }
     assert_eq!(rig.count("suspect: no ack for too long"), 1);
     assert_eq!(rig.count("renewed silent"), 1);
+}
+
+#[test]
+fn a_service_that_answers_no_pings_is_proved_by_round_trips_alone() {
+    let mut rig = Rig::live(Config { ping_interval: None, ..without_age() });
+    assert!(!rig.keeper.levels().contains_key(&Level::Pong));
+    rig.pass(HOUR);
+    assert_eq!((rig.count("renewed"), rig.keeper.state()), (0, State::Live));
+    rig.service.dead.insert(1);
+    rig.pass_until("renewed unrouted");
+
+    let mut rig = Rig::new(Config { ping_interval: None, ..without_probe() });
+    rig.give(Input::Start);
+    rig.pass_until("use 1");
+    rig.give(Input::Heard { connection: FIRST, level: Level::Tcp });
+    assert_eq!(rig.keeper.state(), State::Live);
+}
+
+#[test]
+fn silence_is_asked_about_and_arrivals_put_that_off() {
+    let mut rig = Rig::live(looking());
+    let mut since = Time::ZERO + 2 * AWAY;
+    for _ in 0..3 {
+        let begun = rig.keeper.next_look().unwrap();
+        let took = rig.pass_until("look");
+        assert!((44 * SECOND..=61 * SECOND).contains(&took), "{took:?}");
+        assert_eq!(rig.said(), [format!("look since {since:?}")]);
+        since = begun;
+    }
+    for _ in 0..8 {
+        rig.pass(30 * SECOND);
+        rig.give(Input::Arrived { connection: FIRST });
+    }
+    assert_eq!(rig.count("look"), 0);
+    rig.pass(MINUTE);
+    assert_eq!(rig.said(), [format!("look since {since:?}")]);
+}
+
+#[test]
+fn what_a_look_finds_leads_to_a_round_trip_at_once() {
+    let mut rig = Rig::live(looking());
+    rig.service.has_more = true;
+    rig.pass_until("probe missed ok");
+    rig.said();
+    rig.service.unrouted.insert(1);
+    let took = rig.pass_until("use 2");
+    assert!(took <= 73 * SECOND, "{took:?}");
+    assert_eq!(rig.count("probe missed lost"), 1);
+    rig.service.has_more = false;
+    rig.pass_until("renewed unrouted");
+}
+
+#[test]
+fn what_is_found_before_the_first_look_was_missed_before_the_connection() {
+    let mut rig = Rig::live(looking());
+    rig.give(Input::Missed);
+    rig.pass(40 * SECOND);
+    assert_eq!(rig.said(), [""; 0]);
+}
+
+#[test]
+fn a_connection_in_doubt_is_not_asked_about() {
+    let mut rig = Rig::live(Config { look_interval: Some(SECOND), ..without_age() });
+    rig.service.opens = Opens::Never;
+    rig.service.dead.insert(1);
+    rig.pass_until("suspect");
+    rig.said();
+    assert_eq!(rig.keeper.next_look(), None);
+    rig.pass(10 * SECOND);
+    assert_eq!(rig.count("look"), 0);
+    rig.service.dead.clear();
+    rig.pass_until("live");
+    rig.pass(SECOND);
+    assert_eq!(rig.count("look"), 1);
 }
 
 #[test]
@@ -251,7 +325,22 @@ fn an_operator_is_told_how_it_went() {
     rig.give(Input::Stop);
     assert_eq!(rig.said(), ["probe asked not made", "close 1 for now", "off: stopped"]);
     rig.give(Input::Probe);
-    assert_eq!(rig.said(), ["probe asked impossible"]);
+    assert_eq!(rig.said(), ["probe asked the link is off"]);
+}
+
+#[test]
+fn an_operator_is_told_why_there_is_no_round_trip() {
+    for (config, why) in
+        [(without_age(), "there is no connection"), (without_probe(), "the link has no probe")]
+    {
+        let mut rig = Rig::live(config);
+        rig.service.opens = Opens::Never;
+        rig.closed(1, Verdict::Again);
+        rig.said();
+        rig.give(Input::Probe);
+        let said = rig.said();
+        assert!(said[0].starts_with(&format!("probe asked {why}")), "{said:?}");
+    }
 }
 
 #[test]
@@ -291,6 +380,11 @@ fn a_service_that_the_bot_fails_is_restarted_now_and_then() {
 
 fn without_probe() -> Config {
     Config { probe_interval: None, ..without_age() }
+}
+
+/// One whose service can be asked beside the connection.
+fn looking() -> Config {
+    Config { look_interval: Some(MINUTE), ..without_age() }
 }
 
 /// One whose connections do not get old while a test looks at something else.

@@ -52,6 +52,7 @@ enum Kind {
     Closed(Verdict),
     Heard(Level),
     Arrived,
+    Missed,
     Probed,
     NotProbed,
     Draining,
@@ -164,6 +165,7 @@ impl World {
             Kind::Closed(verdict) => Input::Closed { connection, verdict, words },
             Kind::Heard(level) => Input::Heard { connection, level },
             Kind::Arrived => Input::Arrived { connection },
+            Kind::Missed => Input::Missed,
             Kind::Probed => Input::Probed { probe, connection },
             Kind::NotProbed => Input::NotProbed { probe, words },
             Kind::Draining => Input::Draining { connection },
@@ -263,11 +265,11 @@ impl World {
                 prop_assert!(was || *discard && self.ended.remove(&id), "{id} was given up before");
                 prop_assert!(self.gone.insert(id), "{id} was given up before");
             }
-            Output::CatchUp { since } => prop_assert!(*since <= self.now),
+            Output::CatchUp { since } | Output::Look { since } => prop_assert!(*since <= self.now),
             Output::Reserve => self.answers.push(Input::Slot { at: self.now }),
             Output::RestartService => (),
             Output::Report(Report::Probe { outcome, .. }) => match outcome {
-                ProbeOutcome::Impossible => (),
+                ProbeOutcome::Impossible(_) => (),
                 ProbeOutcome::Ok | ProbeOutcome::Lost | ProbeOutcome::NotMade(_) => {
                     self.probes_told += 1
                 }
@@ -310,6 +312,7 @@ fn kind() -> impl Strategy<Value = Kind> {
         3 => verdict().prop_map(Kind::Closed),
         4 => proptest::sample::select(Level::ALL.to_vec()).prop_map(Kind::Heard),
         2 => Just(Kind::Arrived),
+        2 => Just(Kind::Missed),
         8 => Just(Kind::Probed),
         2 => Just(Kind::NotProbed),
         2 => Just(Kind::Draining),
@@ -329,21 +332,27 @@ fn config() -> impl Strategy<Value = Config> {
         refused_pause: Duration::ZERO,
         backoff_first: Duration::ZERO,
         backoff_reset: Duration::ZERO,
-        ping_interval: Duration::ZERO,
+        ping_interval: Some(Duration::ZERO),
         probe_timeout: Duration::ZERO,
+        look_interval: Some(Duration::ZERO),
         probe_interval: Some(Duration::from_secs(20)..=Duration::from_secs(20)),
         ..Config::default()
     };
     let acks = Config { ack_interval: Some(Duration::from_secs(15)), ..Config::default() };
-    let restarts = Config { service_after: Some(0), ..Config::default() };
+    let restarts = Config {
+        service_after: Some(0),
+        look_interval: Some(Duration::from_secs(60)),
+        ..Config::default()
+    };
     proptest::sample::select(vec![
         Config::default(),
         Config { probe_interval: None, ..acks.clone() },
         Config { probe_interval: None, ..Config::default() },
+        Config { ping_interval: None, ..Config::default() },
         acks,
         restarts,
         Config {
-            ping_interval: Duration::from_secs(10),
+            ping_interval: Some(Duration::from_secs(10)),
             probe_timeout: Duration::from_secs(5),
             ..quick
         },

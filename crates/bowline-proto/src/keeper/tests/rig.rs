@@ -38,6 +38,8 @@ pub(super) struct Service {
     pub(super) unrouted: BTreeSet<u64>,
     /// Whether messages can be posted.
     pub(super) posts: bool,
+    /// Whether it has something, when it is asked, that no connection has brought.
+    pub(super) has_more: bool,
 }
 
 /// What becomes of an attempt.
@@ -59,6 +61,7 @@ impl Rig {
                 dead: BTreeSet::new(),
                 unrouted: BTreeSet::new(),
                 posts: true,
+                has_more: false,
             },
             coming: VecDeque::new(),
             open: BTreeSet::new(),
@@ -190,6 +193,12 @@ impl Rig {
                 format!("close {}{}", connection.0, if discard { "" } else { " for now" })
             }
             Output::CatchUp { since } => format!("catch up since {since:?}"),
+            Output::Look { since } => {
+                if self.service.has_more {
+                    self.answer(Input::Missed);
+                }
+                format!("look since {since:?}")
+            }
             Output::RestartService => "restart service".into(),
             Output::Report(report) => match report {
                 Report::State { state, words } => format!("{}: {words}", state.name()),
@@ -213,11 +222,11 @@ impl Rig {
     }
 }
 
-fn name(outcome: &ProbeOutcome) -> &'static str {
+fn name(outcome: &ProbeOutcome) -> &str {
     match outcome {
         ProbeOutcome::Ok => "ok",
         ProbeOutcome::Lost => "lost",
         ProbeOutcome::NotMade(_) => "not made",
-        ProbeOutcome::Impossible => "impossible",
+        ProbeOutcome::Impossible(words) => words,
     }
 }
