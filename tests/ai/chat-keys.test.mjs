@@ -32,7 +32,7 @@ before(async () => {
       provider("one", mock),
       model("chat", ["one/good"]),
       model("other", ["one/good"]),
-      model("slow", ["one/mock:drip-50"]),
+      model("slow", ["one/mock:ok-1200x50"]),
       ...Object.entries(KEYS).map(hashed),
       namespace("/own", "chat"),
       namespace("/other", "other"),
@@ -61,7 +61,7 @@ async function connected(namespace, auth = {}) {
   return socket;
 }
 
-const chat = (socket, value) => socket.timeout(15_000).emitWithAck("chat", value);
+const chat = (socket, value) => socket.timeout(60_000).emitWithAck("chat", value);
 const refused = (error) => error.data?.code;
 
 test("where there are keys a client shows one, and has its limits", async () => {

@@ -22,9 +22,11 @@ before(async () => {
       model("falls", ["one/mock:503", "two/good"]),
       model("dead", ["one/mock:500"]),
       model("slow", ["one/mock:drip-50"]),
+      // Goes on for a minute: until it is ended.
+      model("long", ["one/mock:ok-1200x50"]),
       model("cut", ["one/mock:cut"]),
       model("tools", ["one/mock:tools"]),
-      ...["chat", "falls", "dead", "slow", "cut", "tools"].map((name) => namespace(`/${name}`, name)),
+      ...["chat", "falls", "dead", "slow", "long", "cut", "tools"].map((name) => namespace(`/${name}`, name)),
     ].join("\n"),
   });
 });
@@ -49,7 +51,7 @@ async function connected(namespace, options = {}) {
 }
 
 const text = (socket, id) => socket.heard.delta.filter((delta) => delta.id === id).map((delta) => delta.text ?? "").join("");
-const chat = (socket, value) => socket.timeout(15_000).emitWithAck("chat", value);
+const chat = (socket, value) => socket.timeout(60_000).emitWithAck("chat", value);
 
 test("an answer comes in deltas, and whole in the ack", async () => {
   const socket = await connected("/chat");
@@ -104,7 +106,7 @@ test("a failure is acked with its code, and told where no ack is asked for", asy
     const { error } = await chat(cut, wrong);
     assert.equal(error.code, "invalid-request", JSON.stringify(wrong));
   }
-  assert.equal((await cut.timeout(5000).emitWithAck("chatt", "x")).error.code, "unknown-event");
+  assert.equal((await cut.timeout(60_000).emitWithAck("chatt", "x")).error.code, "unknown-event");
 });
 
 test("a conversation remembers its turns, and is that of its client alone", async () => {
@@ -130,7 +132,7 @@ test("a conversation remembers its turns, and is that of its client alone", asyn
 });
 
 test("one answer at a time in a conversation, and so many of a client", async () => {
-  const socket = await connected("/slow");
+  const socket = await connected("/long");
   const first = chat(socket, { id: "1", message: "hello", conversation: "c" });
   await eventually("the first delta", () => socket.heard.delta.length > 0);
   const { error } = await chat(socket, { id: "2", message: "hello", conversation: "c" });
@@ -140,15 +142,15 @@ test("one answer at a time in a conversation, and so many of a client", async ()
   assert.equal((await chat(socket, { id: "d", message: "hello" })).error.code, "too-many-chats");
   // The session has one permit: the others wait.
   assert.ok(socket.heard.attempt.every(({ id }) => id === "1"));
-  assert.deepEqual(await socket.timeout(5000).emitWithAck("cancel", "b"), { cancelled: 1 });
-  assert.deepEqual(await socket.timeout(5000).emitWithAck("cancel"), { cancelled: 3 });
+  assert.deepEqual(await socket.timeout(60_000).emitWithAck("cancel", "b"), { cancelled: 1 });
+  assert.deepEqual(await socket.timeout(60_000).emitWithAck("cancel"), { cancelled: 3 });
   for (const one of [first, ...waiting]) assert.equal((await one).error.code, "cancelled");
   await settled(gateway, mock);
 });
 
 test("a client that leaves ends its answer at the provider", async () => {
   await mock.reset();
-  const socket = await connected("/slow");
+  const socket = await connected("/long");
   socket.emit("chat", "hello");
   await eventually("the first delta", () => socket.heard.delta.length > 0);
   socket.disconnect();

@@ -128,7 +128,7 @@ test("a key has its limits, and its usage is told", async () => {
 });
 
 test("a request that is too large is refused before it is read, and memory is bounded", async () => {
-  const toml = ['[ai]\nmax-request = "64KiB"\nmax-bytes = "128KiB"', provider("one", mock), model("chat", ["one/good"]), model("slow", ["one/mock:drip-50"])];
+  const toml = ['[ai]\nmax-request = "64KiB"\nmax-bytes = "128KiB"', provider("one", mock), model("chat", ["one/good"]), model("slow", ["one/mock:ok-1200x50"])];
   await withAi(toml, async (gateway) => {
     const body = (name, bytes) => ({ model: name, messages: [{ role: "user", content: "x".repeat(bytes) }] });
     const large = await gateway.post(CHAT, body("chat", 70_000));

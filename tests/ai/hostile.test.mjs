@@ -70,13 +70,13 @@ const seen = { paths: [], open: 0 };
 before(async () => {
   server = await listening();
   const provider = (name, total) =>
-    `[ai.providers.${name}]\nkind = "openai"\nbase-url = "http://127.0.0.1:${server.address().port}/v1"\napi-key-env = "HOSTILE_KEY"\npool.idle = "500ms"\ntimeout = { connect = "1s", first-content = "1s", idle = "1s", total = "${total}" }\n`;
+    `[ai.providers.${name}]\nkind = "openai"\nbase-url = "http://127.0.0.1:${server.address().port}/v1"\napi-key-env = "HOSTILE_KEY"\npool.idle = "500ms"\ntimeout = { connect = "1s", first-content = "2s", idle = "2s", total = "${total}" }\n`;
   process.env.HOSTILE_KEY = SECRET;
   gateway = await startAi({
     log: "trace",
     toml: [
       '[ai]\ndeadline = "2m"\nclient-stall = "2s"',
-      provider("evil", "3s"),
+      provider("evil", "20s"),
       provider("long", "2m"),
       ...Object.keys(HOSTILE).map((name) => model(name, [`${name === "large-events" ? "long" : "evil"}/${name}`])),
     ].join("\n"),

@@ -21,9 +21,9 @@ before(async () => {
     `[ai.keys.${name}]\n${execFileSync(serverCommand("gateway", "bowline").file, ["config", "hash-key"], { input: `${key}\n` })}`;
   gateway = await startAi({
     toml: [
-      '[ai.idempotency]\nmax-answer = "8KiB"\nlinger = "600ms"',
+      '[ai.idempotency]\nmax-answer = "8KiB"\nlinger = "3s"',
       provider("one", mock),
-      ...["ok", "wait-300", "500", "ok-40x20", "ok-400", "cut", "wait-20000"].map((mode) => model(mode, [`one/mock:${mode}`])),
+      ...["ok", "wait-300", "wait-2000", "500", "ok-40x20", "ok-400", "cut", "wait-20000"].map((mode) => model(mode, [`one/mock:${mode}`])),
       ...Object.entries(KEYS).map(hashed),
     ].join("\n"),
   });
@@ -41,17 +41,21 @@ const ask = (mode, name, more, key) => gateway.post(CHAT, body(mode, more), head
 const asked = async (mode) => (await mock.stats()).modes[`${mode}`] ?? 0;
 const text = (answer) => answer.text.match(/token\d+/g)?.length ?? 0;
 
-/** Asks, and leaves after `ms`. */
-function leaving(mode, name, { ms = 0 } = {}) {
-  return new Promise((resolve) => {
+/** Asks, and leaves once the mock has been asked. */
+async function leaving(mode, name) {
+  const before = await asked(mode);
+  let request;
+  const left = new Promise((resolve) => {
     const data = JSON.stringify(body(mode));
     const options = { method: "POST", headers: { ...headers(name), "content-type": "application/json", "content-length": data.length } };
-    const request = http.request(`${gateway.base}/chat/completions`, options);
+    request = http.request(`${gateway.base}/chat/completions`, options);
     request.on("error", () => {}).on("close", resolve);
     request.on("response", (response) => response.on("error", () => {}).resume());
     request.end(data);
-    setTimeout(() => request.destroy(), ms);
   });
+  await eventually("the mock to be asked", async () => (await asked(mode)) > before);
+  request.destroy();
+  await left;
 }
 
 test("an answer is kept, plain and streamed", async () => {
@@ -68,12 +72,12 @@ test("an answer is kept, plain and streamed", async () => {
 });
 
 test("those who ask while it is under way join it", async () => {
-  const before = await asked("wait-300");
-  const answers = await Promise.all(Array.from({ length: 5 }, () => ask("wait-300", "together")));
+  const before = await asked("wait-2000");
+  const answers = await Promise.all(Array.from({ length: 5 }, () => ask("wait-2000", "together")));
   assert.deepEqual(answers.map(({ status }) => status), [200, 200, 200, 200, 200]);
   assert.equal(new Set(answers.map(({ text }) => text)).size, 1);
   assert.equal(answers.filter(({ headers }) => headers["bowline-replayed"]).length, 4);
-  assert.equal((await asked("wait-300")) - before, 1);
+  assert.equal((await asked("wait-2000")) - before, 1);
 });
 
 test("who joins a stream has it from the beginning", async () => {
@@ -118,12 +122,12 @@ test("an answer that is too long is given once", async () => {
 
 test("a client that lost its answer finds it, and one that stays away ends it", async () => {
   const before = await asked("wait-300");
-  await leaving("wait-300", "lost", { ms: 100 });
+  await leaving("wait-300", "lost");
   const again = await ask("wait-300", "lost");
   assert.deepEqual([again.status, again.headers["bowline-replayed"]], [200, "true"]);
   assert.equal((await asked("wait-300")) - before, 1);
 
-  await leaving("wait-20000", "gone", { ms: 100 });
+  await leaving("wait-20000", "gone");
   await settled(gateway, mock);
   const [last] = await gateway.records();
   assert.deepEqual([last.requested, last.outcome, last.status], ["wait-20000", "cancelled", 499]);

@@ -14,7 +14,7 @@ const EVERY_MS = Number(process.env.INCIDENT_EVERY_MS ?? 12);
 /** Done 1 of the issue: how far the mean may be from what the mock has measured. */
 const ERROR_MAX_MS = 5;
 /** A machine that is busy with something else has its time charged to whoever is waited for: then all of it is done again. */
-const ROUNDS = 4;
+const ROUNDS = 8;
 
 /** How A fails: with a status of its own, or by saying nothing until its timer ends it. */
 const WAYS = [

@@ -7,7 +7,7 @@ import { Manager as Manager4 } from "socket.io-client";
 import client2 from "socket.io-client-v2";
 
 // Milliseconds that a condition may take. Far more than it needs: a deadline, not a figure.
-const DEADLINE = 15_000;
+const DEADLINE = 60_000;
 
 const MANAGERS = { 4: Manager4, 2: client2.Manager };
 

@@ -4,17 +4,19 @@
 // Settings have the keys of bowline.toml, for example { server: { shards: 2 } }.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, connect } from "node:net";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+
+import { freePort } from "../harness/server.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 
 export const targetName = process.env.TARGET === "reference" ? "reference" : "bowline";
 
 // Milliseconds until a server that was started must answer. A debug build on a busy machine.
-const START_DEADLINE = 15_000;
+const START_DEADLINE = 60_000;
 // The last lines of a server's output that a failure shows.
 const LOG_LINES = 40;
 
@@ -155,21 +157,6 @@ export function toToml(settings) {
       return `[${section}]\n${lines.join("\n")}\n`;
     })
     .join("\n");
-}
-
-/**
- * A port that was free a moment ago. It lies below the range of which the system gives ports to
- * outgoing connections, so that a server can be started again on it.
- */
-export function freePort() {
-  return new Promise((done) => {
-    const tryOne = () => {
-      const port = 20_000 + Math.floor(Math.random() * 12_000);
-      const probe = createServer().once("error", tryOne);
-      probe.listen(port, "127.0.0.1", () => probe.close(() => done(port)));
-    };
-    tryOne();
-  });
 }
 
 /** Whether `/health/live` answers 200, asked over a connection of its own. */

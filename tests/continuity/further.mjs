@@ -16,16 +16,16 @@ const cookie = { extraHeaders: { Cookie: "other=1; device=d-17" } };
 export const FURTHER = [
   {
     situation: "idle for several windows (in the hub's tests: a day), then a short drop",
-    toml: '[continuity]\nwindow = "1s"',
+    toml: '[continuity]\nwindow = "3s"',
     async run(world) {
       return each([WEBSOCKET, POLLING, UPGRADE], async (transports) => {
-        const server = await world.server({ pingInterval: 100, pingTimeout: 5000 });
+        const server = await world.server({ pingInterval: 100, pingTimeout: 20_000 });
         const all = await world.through(server, transports);
         await server.emit("e", ["a"]);
         await all.client.got("e", "a");
         let pings = 0;
         all.client.socket.io.engine.on("ping", () => pings++);
-        await until(() => pings >= 30, "three windows of pings");
+        await until(() => pings >= 75, "more than two windows of pings");
         await world.away(all);
         await server.emit("e", ["b"]);
         return world.return(all, ["a", "b"]);

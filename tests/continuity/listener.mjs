@@ -6,7 +6,7 @@ import { io } from "socket.io-client";
 import ioOfVersion2 from "socket.io-client-v2";
 
 /** Milliseconds that a condition may take: a deadline, not a figure. */
-const DEADLINE = 20_000;
+const DEADLINE = 60_000;
 
 /** What makes a client take part in recovery with `stamp = "auto"`; the reference pays no heed to it. */
 const RECOVERY = { recovery: true };

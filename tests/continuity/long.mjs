@@ -47,7 +47,7 @@ const random = new Random(SEED);
 /** How long everybody may take to come back once the network is well, and how long to connect at first. */
 const RETURN_MS = 60_000;
 /** How long the last event may take to those who are there. */
-const END_MS = 15_000;
+const END_MS = 60_000;
 /** How long an end that was left behind stays open. */
 const LEFT_BEHIND_MS = 20_000;
 /** Clients that a failed run tells the story of. */

@@ -15,7 +15,7 @@ import { KNOWN } from "./known.mjs";
 import { World } from "./world.mjs";
 
 /** Milliseconds one row may take, both sides and several servers included. */
-const ROW_DEADLINE = 180_000;
+const ROW_DEADLINE = 300_000;
 
 const { ONLY: only, SIDE: side, MATRIX_MARKDOWN: markdown } = process.env;
 

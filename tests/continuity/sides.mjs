@@ -14,9 +14,8 @@ import { promisify } from "node:util";
 
 import { Server } from "socket.io";
 
-import { freePort } from "../clients/target.mjs";
 import { run } from "../harness/programs.mjs";
-import { bowlineBinary } from "../harness/server.mjs";
+import { bowlineBinary, freePort } from "../harness/server.mjs";
 import { metric } from "../operations/gateway.mjs";
 
 /** How often the servers ping unless a case wants it otherwise: so rarely that no case is helped by it. */

@@ -2,8 +2,8 @@
 
 import { fileURLToPath } from "node:url";
 
-import { freePort } from "../clients/target.mjs";
 import { run } from "../harness/programs.mjs";
+import { freePort } from "../harness/server.mjs";
 import { account, Listener } from "./listener.mjs";
 import { startProxy } from "./proxy.mjs";
 import { startBowline, startReference } from "./sides.mjs";

@@ -9,7 +9,7 @@ import { join } from "node:path";
 
 import { after, before, freePort } from "./server.mjs";
 
-const READY_MS = 15_000;
+const READY_MS = 60_000;
 
 /** Where Debian puts them; `cargo xtask test debian` installs what is missing. */
 const PROGRAMS = {
@@ -55,7 +55,7 @@ export async function run(file, args, { port, cwd, env = {}, patience = READY_MS
     },
   };
   if (port !== undefined) {
-    const end = await Promise.race([accepts(port, patience), exited]);
+    const end = await Promise.race([accepts(port, patience, () => child.exitCode !== null || child.signalCode !== null), exited]);
     if (end !== true) {
       await running.stop();
       throw new Error(`${file} ${args.join(" ")} did not become ready: ${JSON.stringify(end)}\n${said}`);
@@ -152,9 +152,9 @@ export async function alertmanager() {
   return { ...running, port, alerts };
 }
 
-async function accepts(port, patience) {
+async function accepts(port, patience, isOver) {
   const deadline = Date.now() + patience;
-  while (Date.now() < deadline) {
+  while (Date.now() < deadline && !isOver()) {
     const open = await new Promise((resolve) => {
       const socket = connect(port, "127.0.0.1");
       socket.once("connect", () => (socket.destroy(), resolve(true)));
@@ -167,7 +167,7 @@ async function accepts(port, patience) {
 }
 
 /** Asks again until `check` returns something true; fails with what it returned last. */
-export async function eventually(what, check, ms = 20_000) {
+export async function eventually(what, check, ms = 60_000) {
   const deadline = Date.now() + ms;
   let last;
   for (;;) {

@@ -5,6 +5,7 @@
 //   await server.stop();
 
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { createServer } from "node:net";
 import { get } from "node:http";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +16,7 @@ import { fileURLToPath } from "node:url";
 const TESTS = fileURLToPath(new URL("../", import.meta.url));
 
 /** How long a server may take until it answers: a debug build on a busy machine needs well under a second. */
-const READY_MS = 15_000;
+const READY_MS = 60_000;
 
 /**
  * What each kind of server is: the reference's file, and the variable that names Bowline's binary.
@@ -81,7 +82,7 @@ export async function startServer(command, flags = {}) {
       if (scratch) rmSync(scratch, { recursive: true, force: true });
     },
   };
-  const end = await Promise.race([answers(port), exited]);
+  const end = await Promise.race([answers(port, () => child.exitCode !== null || child.signalCode !== null), exited]);
   if (end !== true) {
     await server.stop();
     throw new Error(`${command.file} ${args.join(" ")} did not become ready: ${JSON.stringify(end)}\n${said}`);
@@ -106,21 +107,28 @@ function flagList(flags) {
   return Object.entries(flags).flatMap(([name, given]) => [given].flat().flatMap((value) => [`--${name}`, value]));
 }
 
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
+/** A port that was free a moment ago, below the range given to outgoing connections, so that a server can be started again
+ * on it; each is given once. */
+export async function freePort() {
+  for (;;) {
+    const port = randomInt(20_000, 32_000);
+    if (given.has(port)) continue;
+    given.add(port);
+    const free = await new Promise((resolve) => {
+      const server = createServer();
+      server.once("error", () => resolve(false));
+      server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
     });
-  });
+    if (free) return port;
+  }
 }
 
+const given = new Set();
+
 /** Asks `/health/live` until it answers 200; there is no event for "a process now listens", so it asks again. */
-async function answers(port) {
+async function answers(port, isOver) {
   const deadline = Date.now() + READY_MS;
-  while (Date.now() < deadline) {
+  while (Date.now() < deadline && !isOver()) {
     const status = await new Promise((resolve) => {
       const request = get({ host: "127.0.0.1", port, path: "/health/live", agent: false, timeout: 1000 }, (response) => {
         response.resume();

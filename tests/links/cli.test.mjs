@@ -86,6 +86,7 @@ test("a message goes to an app behind HTTP, and its trace tells what became of i
   const [got] = await eventually("the app to get it", () => app.of(id).length > 0 && app.of(id));
   assert.deepEqual({ link: got.link, room: got.room, attempt: got.attempt, text: got.data.text }, { link: "ann", room: "lobby", attempt: 1, text: "hello" });
   await eventually("the answer", () => service.bot("ann").answers.has(id));
+  await eventually("its acknowledgement", () => service.bot("ann").acked.has(id));
   assert.equal(service.bot("ann").acked.get(id), 1);
   await eventually("its confirmation", async () => (await gateway.trace(id)).some(({ stage }) => stage === "confirmed"));
   const { out } = await run(["trace", id]);

@@ -57,7 +57,7 @@ test(`${5 * ROUNDS} gateways killed with -9: nothing is lost, and nothing is ans
         await after(1);
       }
       // What the killed one had sent may have to be read yet; the next one is not there so soon.
-      await after(10);
+      for (let turn = 0; turn < 10; turn++) await after(1);
       const killed = performance.now();
       app.holds = () => false;
       await gatewayPid(gateway, pid);
@@ -157,9 +157,10 @@ ${throughProxy("ann", { nat, authority })}`);
   for (let i = 0; i < BEHIND_PROXY; i++) {
     await after(300 + Math.random() * 500);
     const pid = await gatewayPid(gateway);
+    const before = bot.count("connect");
     process.kill(pid, "SIGKILL");
     await gatewayPid(gateway, pid);
-    await eventually("the bot to be back", () => bot.count("connect") === i + 2).catch((error) => {
+    await eventually("the bot to be back", () => bot.count("connect") > before).catch((error) => {
       throw new Error(`${error.message}\n${bot.complained()}`);
     });
   }

@@ -13,7 +13,7 @@ import { Server } from "socket.io";
 /** Starts one on a free port. */
 export async function startSocketIo() {
   const http = createServer();
-  const io = new Server(http, { serveClient: false, pingInterval: 2000, pingTimeout: 2000 });
+  const io = new Server(http, { serveClient: false, pingInterval: 2000, pingTimeout: 20_000 });
   const bots = new Map();
   const bot = (name) => {
     if (!bots.has(name)) bots.set(name, makeBot());

@@ -16,10 +16,12 @@ import { HOSTS, startWebex } from "./webex.mjs";
 const NAT_IDLE_MS = 1200;
 /** Between messages. */
 const APART_MS = 500;
-/** How long an answer may take. Alone, it is minutes. */
-const ANSWER_MS = 6000;
+/** How long an answer may take behind Bowline: a deadline, not a figure. */
+const ANSWER_MS = 60_000;
+/** The same alone, where one that was lost comes late or never. */
+const ALONE_MS = 6000;
 /** A bot of Python starts, beside many others. */
-const START_MS = 60_000;
+const START_MS = 180_000;
 
 /** `alone`: how many of three are answered without Bowline at best, as measured for facts/links-and-fleet.md, section 0. */
 const FAULTS = [
@@ -36,7 +38,7 @@ const CURES = {
   "sent again": `http = { idle-max = "60s", reused-head-timeout = "500ms" }`,
 };
 
-test("real webex_bots answer 3 of 3 behind Bowline, whichever of their pools is dead", { timeout: 240_000 }, async (t) => {
+test("real webex_bots answer 3 of 3 behind Bowline, whichever of their pools is dead", { timeout: 500_000 }, async (t) => {
   const started = [];
   // The last first: nobody asks what is gone.
   t.after(async () => {
@@ -62,6 +64,8 @@ test("real webex_bots answer 3 of 3 behind Bowline, whichever of their pools is 
 attempts-burst = 50
 ${behind.map((one) => table(one, cloud)).join("\n")}`, { files }));
 
+  // A bot that starts beside a link that is not there yet gives up after a while.
+  await Promise.all(behind.map(({ name }) => gateway.inState(name, "live", START_MS)));
   await Promise.all(cases.map((one) => play(t, one, cloud, gateway)));
   report(cases);
   for (const { bot, fault, cure, answered, twice, said } of cases) {
@@ -95,7 +99,7 @@ async function play(t, one, cloud, gateway) {
     messages.push(far.hear(`echo ${word} ${name}`));
     await after(APART_MS);
   }
-  const answers = await Promise.all(messages.map((message) => far.answerTo(message, ANSWER_MS)));
+  const answers = await Promise.all(messages.map((message) => far.answerTo(message, cure ? ANSWER_MS : ALONE_MS)));
   one.answered = answers.map((answer) => (answer ? "yes" : "no"));
   one.twice = far.answers.filter(({ parent }, at, all) => all.findIndex((other) => other.parent === parent) !== at).length;
   one.said = process.said().slice(-1500);

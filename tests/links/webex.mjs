@@ -54,6 +54,8 @@ const MODES = {
   /** A status that registrations are refused with, and its `Retry-After` in seconds. */
   registrations: 200,
   retryAfter: undefined,
+  /** A status that lists of spaces and messages are refused with; `retryAfter` counts for them too. */
+  lists: 200,
   /** The host and port of socket URLs; for bots that go there without a proxy: `localhost:${cloud.port}`. */
   socketHost: HOSTS.mercury,
 };
@@ -147,12 +149,19 @@ class Bot {
     this.timers = new Set();
   }
 
-  /** A person writes to the bot, in a space of the two unless `room` says in which. The message, with both its ids. */
-  hear(text, { person = "paula@example.com", room } = {}) {
+  /** A person writes to the bot, in a space of the two unless `room` says in which. The message, with both its ids. In a
+   * group a bot is told of what mentions it, and of nothing else. */
+  hear(text, { person = "paula@example.com", room, mentioned = true } = {}) {
     const space = room ?? this.direct(person);
-    const message = this.keep({ room: space, text, email: person, own: false, mentioned: true });
-    this.tell("post", message);
+    const message = this.keep({ room: space, text, email: person, own: false, mentioned });
+    if (mentioned || space.direct) this.tell("post", message);
     return message;
+  }
+
+  /** How often spaces and their messages were listed: `{ rooms, messages }`. */
+  listings() {
+    const of = (path) => this.seen.filter((one) => one.method === "GET" && one.path === path).length;
+    return { rooms: of("/v1/rooms"), messages: of("/v1/messages") };
   }
 
   /** A person shares a file with the bot: two events, of which the second makes it a message. */
@@ -482,16 +491,26 @@ function api({ bot, method, path, query, body, answer }) {
     const message = bot.messages.get(uuid);
     return message ? answer(200, describe(bot, message)) : answer(404, { message: "not found" });
   }
-  if (call === "DELETE messages/id") return answer(bot.messages.delete(uuid) ? 204 : 404);
+  if (call === "DELETE messages/id") {
+    const message = bot.messages.get(uuid);
+    // That is an activity as well.
+    if (message) message.room.activity = Date.now();
+    return answer(bot.messages.delete(uuid) ? 204 : 404);
+  }
   if (call === "GET attachment/actions/id") {
     const action = bot.actions.get(uuid);
     return action ? answer(200, { ...describe(bot, action), type: "submit", inputs: action.inputs, messageId: action.id }) : answer(404, { message: "not found" });
   }
   if (call === "POST messages") return void bot.later(bot.modes.postMs, () => post(bot, body ?? {}, answer));
+  const { lists, retryAfter } = bot.modes;
+  if (["GET messages", "GET rooms"].includes(call) && lists !== 200) {
+    return answer(lists, { message: "refused" }, retryAfter ? { "retry-after": String(retryAfter) } : {});
+  }
   if (call === "GET messages") return list(bot, query, answer);
   if (call === "GET rooms") {
-    const rooms = [...bot.rooms.values()].sort((a, b) => b.activity - a.activity);
-    return answer(200, { items: rooms.slice(0, Number(query.get("max") ?? 100)).map(describeRoom) });
+    const of = query.get("type");
+    const rooms = [...bot.rooms.values()].filter((room) => !of || of === (room.direct ? "direct" : "group"));
+    return page("rooms", rooms.sort((a, b) => b.activity - a.activity).map(describeRoom), query, 100, answer);
   }
   if (call === "POST rooms") return answer(200, describeRoom(bot.space({ title: body?.title })));
   const room = resource === "rooms" && bot.rooms.get(uuid);
@@ -521,9 +540,17 @@ function list(bot, query, answer) {
   const before = query.has("before") ? Date.parse(query.get("before")) : Infinity;
   const found = [...bot.messages.values()]
     .filter((message) => message.room === room && message.created < before && (!mentions || message.mentioned))
-    .reverse()
-    .slice(0, Number(query.get("max") ?? 50));
-  answer(200, { items: found.map((message) => describe(bot, message)) });
+    .reverse();
+  page("messages", found.map((message) => describe(bot, message)), query, 50, answer);
+}
+
+/** A page of a list, and where the next one is (RFC 8288). */
+function page(resource, items, query, most, answer) {
+  const [from, max] = [Number(query.get("cursor") ?? 0), Number(query.get("max") ?? most)];
+  const next = new URLSearchParams(query);
+  next.set("cursor", String(from + max));
+  const link = from + max < items.length ? { link: `<https://${HOSTS.api}/v1/${resource}?${next}>; rel="next"` } : {};
+  answer(200, { items: items.slice(from, from + max) }, link);
 }
 
 function describe(bot, { id, room, text, email, own, parent, created }) {

@@ -46,7 +46,7 @@ async function join_(t, url, auth, options) {
     socket.once("connect", () => resolve(socket));
     socket.once("connect_error", resolve);
   });
-  return before(10_000, ended, new Error(`neither in nor refused: ${url}`));
+  return before(60_000, ended, new Error(`neither in nor refused: ${url}`));
 }
 
 async function refused(t, url, auth, options) {
@@ -154,12 +154,12 @@ test("who is in when the token's time is over is told so and sent away", async (
   const server = await secretGateway(t, `leeway = "1s"\n`);
   for (const transports of [["websocket"], ["polling"]]) {
     const stays = await join_(t, server.url, { token: secretToken({ sub: "bob" }) }, { transports });
-    const exp = now() + 3;
+    const exp = now() + 6;
     const socket = await join_(t, server.url, { token: secretToken({ sub: "ada", exp }) }, { transports });
     assert.ok(socket.connected, socket);
     const said = [];
     socket.on("error", (error) => said.push(error));
-    const reason = await before(15_000, new Promise((resolve) => socket.once("disconnect", resolve)), "still in");
+    const reason = await before(60_000, new Promise((resolve) => socket.once("disconnect", resolve)), "still in");
     assert.equal(reason, "io server disconnect");
     assert.ok(Date.now() / 1000 >= exp + 1, "the leeway counts for those who are in, too");
     assert.equal(said.length, 1);
@@ -210,7 +210,7 @@ test("one address opens so many sessions a second, behind a proxy too", async (t
   await eventually("the next second", async () => (await open("192.0.2.1")) === 200);
 });
 
-test("keys come from a key set, which may change and go away", { timeout: 120_000 }, async (t) => {
+test("keys come from a key set, which may change and go away", { timeout: 300_000 }, async (t) => {
   const pairs = { old: generateKeyPairSync("ec", { namedCurve: "P-256" }), fresh: generateKeyPairSync("ed25519") };
   const jwk = (kid) => ({ ...pairs[kid].publicKey.export({ format: "jwk" }), kid, use: "sig" });
   const show = (kid) => ({ token: token(kid === "old" ? "ES256" : "EdDSA", pairs[kid].privateKey, { sub: "ada", exp: now() + 600 }, { kid }) });
@@ -238,7 +238,7 @@ test("keys come from a key set, which may change and go away", { timeout: 120_00
   const first = await eventually("the keys", async () => {
     const tried = await join_(t, server.url, show("old"));
     return tried.connected ? tried : false;
-  }, 30_000);
+  });
   assert.equal((await component()).state, "ready");
 
   // A new key is known to whoever comes with it half a minute later at the latest, and until then it costs no fetch.
@@ -252,7 +252,7 @@ test("keys come from a key set, which may change and go away", { timeout: 120_00
     if (tried.connected) return tried;
     await after(1000);
     return false;
-  }, 45_000);
+  }, 120_000);
   assert.equal(asked, before_ + 1, "one fetch for all of them");
 
   // The publisher goes away: what is known stays in use.

@@ -163,7 +163,7 @@ for (const [name, ways] of Object.entries(PROXIES)) {
     });
 
     test("a response cut midway: the client is told, comes back, and gets the whole of the next", async (t) => {
-      const times = `[engine]\nping-interval = "1s"\nping-timeout = "1s"\n`;
+      const times = `[engine]\nping-interval = "1s"\nping-timeout = "8s"\n`;
       const { gateway, proxy, port } = await stand(t, "good", { toml: times });
       const line = await slowLine(t, port);
       const client = open(t, `http://127.0.0.1:${line.port}`, KINDS.polling);

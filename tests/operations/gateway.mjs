@@ -54,7 +54,7 @@ export async function startGateway({ toml = "", files = {}, openFiles, port: wan
 }
 
 /** One request on a connection of its own: `{ status, headers, text, json }`. */
-export function ask(where, path, { method = "GET", body, headers = {}, timeout = 10_000 } = {}) {
+export function ask(where, path, { method = "GET", body, headers = {}, timeout = 60_000 } = {}) {
   return new Promise((resolve, reject) => {
     const bytes = body === undefined ? undefined : JSON.stringify(body);
     const all = bytes === undefined ? headers : { "content-type": "application/json", "content-length": Buffer.byteLength(bytes), ...headers };

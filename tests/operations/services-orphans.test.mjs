@@ -46,7 +46,7 @@ logs = { timestamps = false }
   const adopted = await inState(first, "counter", "ready");
   assert.deepEqual([adopted.pid, adopted.adopted, adopted.restarts.total], [before.pid, true, 0]);
   const older = Math.abs(new Date(adopted.started) - new Date(before.started));
-  assert.ok(older < 1000, `it began ${older} ms from when it began`);
+  assert.ok(older < 5000, `it began ${older} ms from when it began`);
   const count = (await numbers(first)).length;
   await eventually("more numbers", async () => (await numbers(first)).length > count + 50);
   const all = await numbers(first);

@@ -61,7 +61,7 @@ ${shared}`;
   const client = io(`http://127.0.0.1:${chat}`, { transports: ["websocket"] });
   t.after(() => client.close());
   await new Promise((resolve, reject) => client.once("connect", resolve).once("connect_error", reject));
-  const order = () => client.timeout(10_000).emitWithAck("order");
+  const order = () => client.timeout(60_000).emitWithAck("order");
   const before = await order();
   assert.equal(typeof before.orders, "number", JSON.stringify(before));
 

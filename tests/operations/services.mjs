@@ -36,7 +36,7 @@ export const inState = (gateway, name, state, which = () => true) =>
     const service = (await services(gateway))[name];
     if (service?.state === state && which(service)) return service;
     throw new Error(`it is ${service?.state}: ${[service?.text, service?.awaited, service?.last_end, ...(service?.ends.at(-1)?.lines ?? [])].join("; ")}`);
-  }, 30_000);
+  });
 
 /** Whether a process runs: one that has ended and that nobody has waited for does not. */
 export function alive(pid) {

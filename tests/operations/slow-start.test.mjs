@@ -11,7 +11,7 @@ import { ask } from "./gateway.mjs";
 test("a slow start is told from the first answer on, and progress climbs", async (t) => {
   const port = await freePort();
   const began = process.hrtime.bigint();
-  const server = await run(process.env.SLOW_START_BIN, ["--listen", `127.0.0.1:${port}`, "--seconds", "0.5"], { port });
+  const server = await run(process.env.SLOW_START_BIN, ["--listen", `127.0.0.1:${port}`, "--seconds", "3"], { port });
   t.after(() => server.stop());
   console.log(`the port accepted ${Number(process.hrtime.bigint() - began) / 1e6} ms after exec`);
 
@@ -31,7 +31,7 @@ test("a slow start is told from the first answer on, and progress climbs", async
     seen.push(answer.json.components.reduce((sum, { state, progress }) => sum + (state === "ready" ? 1 : progress ?? 0), 0));
     for (const { state, waiting_for } of answer.json.components) if (state === "waiting") assert.ok(waiting_for.length > 0);
     return answer.status === 200 ? answer : false;
-  }, 30_000);
+  });
   assert.equal(done.json.status, "ready");
   assert.ok(seen.every((value, i) => i === 0 || value >= seen[i - 1]), `progress fell: ${seen}`);
   assert.ok(new Set(seen).size >= 6, `progress did not climb: ${seen}`);

@@ -337,7 +337,7 @@ export const CLIENTS = [
         for (const socket of sockets) if (socket.writableLength < frames.length) socket.write(frames);
       };
       const allAreCut = async () => (send(), metric(await page(), "bowline_slow_receivers_total") === 20);
-      await eventually("all to be cut", allAreCut, 45_000);
+      await eventually("all to be cut", allAreCut, 120_000);
       sockets.forEach((socket) => socket.destroy());
     },
   },

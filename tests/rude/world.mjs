@@ -11,10 +11,10 @@ import { openWebSocket } from "../harness/websocket.mjs";
 import { metric, startGateway } from "../operations/gateway.mjs";
 
 /** How long an answer may take that somebody else waits for: generous, since the machine may be busy with other tests. */
-const PATIENCE_MS = 15_000;
+const PATIENCE_MS = 60_000;
 
 /** How long anything may take that a rude client waits for. */
-const SLOW_MS = 45_000;
+const SLOW_MS = 120_000;
 
 /** Memory beyond what there was before that the allocator may keep. What a rude client makes a server hold is well above. */
 const SLACK_BYTES = 16 * 1024 * 1024;
@@ -66,7 +66,7 @@ export async function startWorld(t, options) {
       if (!well) throw new Error(words);
       t.diagnostic(words);
       return true;
-    }, 30_000);
+    });
     const status = (await gateway.api("/api/v1/status")).json;
     assert.deepEqual([status.gateway.pid, status.gateway.restarts.total], [pid, 0]);
     assert.equal(metric(await page(), "bowline_handler_panics_total"), 0);

@@ -20,7 +20,7 @@ const RESTARTS = Number(process.env.BACKEND_RESTARTS ?? 2);
 const CLIENTS = Number(process.env.BACKEND_CLIENTS ?? 64);
 const UNANSWERED = 16;
 /** Nothing for so long: events were lost. Longer than a request may take. */
-const STALL_MS = 20_000;
+const STALL_MS = 60_000;
 const APP = fileURLToPath(new URL("backend-app.mjs", import.meta.url));
 /** Clock ticks of /proc in a second. */
 const TICKS = 100;

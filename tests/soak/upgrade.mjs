@@ -21,7 +21,7 @@ const EVENTS = Number(process.env.SOAK_EVENTS ?? 2000);
 const SEED = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 32));
 const SHARDS = Number(process.env.SOAK_SHARDS ?? availableParallelism());
 // Milliseconds without any event after which a run has failed: events were lost.
-const STALL = 10_000;
+const STALL = 60_000;
 // Runs after which a long soak says how far it is.
 const PROGRESS = 20;
 const ABANDONED = ["silent", "cut", "close", "garbage"];
