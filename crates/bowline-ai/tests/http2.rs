@@ -106,10 +106,10 @@ async fn requests_beyond_what_the_connections_carry_are_seen() {
     let world = World::new(1).await;
     let mut running = Vec::new();
     for _ in 0..100 {
-        running.push(world.stream("drip-50").await);
+        running.push(world.stream("stall").await);
     }
     assert_eq!((world.figures().in_use, world.figures().waited), (100, 0));
-    running.push(world.stream("drip-50").await);
+    running.push(world.stream("stall").await);
     // The one connection takes it all the same, since it may be the only one.
     let figures = world.figures();
     assert_eq!((figures.in_use, figures.waited, figures.open), (101, 1, 1));
@@ -129,9 +129,11 @@ impl World {
         let mock = Mock::start_http2("127.0.0.1:0", Mode::default()).await.unwrap();
         let certificate = mock.certificate().unwrap().clone();
         let models =
-            ["ok", "ok-20x20", "wait-400", "reset", "cut", "drip-50"].map(|mode| ModelConfig {
-                name: mode.into(),
-                targets: vec![TargetId::new("a", format!("mock:{mode}"))],
+            ["ok", "ok-20x20", "wait-400", "reset", "cut", "drip-50", "stall"].map(|mode| {
+                ModelConfig {
+                    name: mode.into(),
+                    targets: vec![TargetId::new("a", format!("mock:{mode}"))],
+                }
             });
         let mut config = Config {
             policy: Policy { retries: 0, ..Policy::default() },

@@ -60,7 +60,7 @@ pub enum Outcome {
 pub struct Presence {
     /// Connections of the bot; 1 for an app behind HTTP that answers.
     pub connections: usize,
-    /// For people: `1 bot over the proxy since 10:04`.
+    /// For people: `1 bot over the proxy for 3 h`.
     pub words: String,
 }
 

@@ -18,8 +18,19 @@ pub trait Profile: Send + Sync + fmt::Debug {
     fn open(&self, how: OpenHow) -> Boxed<'_, Result<Connection, OpenFailure>>;
 
     /// What has arrived at the service since then, oldest first, as far as it can be asked. The default knows nothing.
-    fn catch_up(&self, _since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, String>> {
+    fn catch_up(&self, _since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// The same, asked each minute in which nothing arrives, where [`Profile::can_look`]: what has to stay cheap may leave
+    /// out what the next routing round trip brings to light. The default is [`Profile::catch_up`].
+    fn look(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
+        self.catch_up(since_unix_ms)
+    }
+
+    /// Whether the service can be asked, beside a connection, for what that has not brought. By default it cannot.
+    fn can_look(&self) -> bool {
+        false
     }
 
     /// Deletes what a connection that is closed has at the service: its device. The default has nothing.
@@ -40,6 +51,21 @@ pub trait Profile: Send + Sync + fmt::Debug {
 
     /// Closes every pooled HTTP connection of this link.
     fn fresh_pool(&self) {}
+}
+
+/// Why the service did not say what was missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatchUpFailure {
+    /// For logs and people.
+    pub words: String,
+    /// How long the service does not want to be asked again, if it says so.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<OpenFailure> for CatchUpFailure {
+    fn from(OpenFailure { words, retry_after, .. }: OpenFailure) -> Self {
+        Self { words, retry_after }
+    }
 }
 
 /// How a connection is opened.

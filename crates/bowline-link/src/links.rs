@@ -4,6 +4,7 @@
 mod tests;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     net::TcpListener,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use bowline_proto::keeper::{Budget, ProbeOutcome};
-use bowline_store::{Mode, Step, Store};
+use bowline_store::{Gone, Mode, Step, Store};
 use bytes::Bytes;
 use tokio::{
     sync::{oneshot, watch},
@@ -20,9 +21,9 @@ use tokio::{
 
 use crate::{
     bot::{Mouth, SharedDeliver},
-    clock::Clock,
+    clock::{self, Clock},
     far::Outgoing,
-    local::Local,
+    local::Door,
     make::Real,
     run::{Board, Boards, Common, Maker, Order},
     settings,
@@ -55,6 +56,7 @@ struct Inside {
     shared: settings::Shared,
     wishes: watch::Sender<Wish>,
     listeners: Arc<Mutex<Vec<TcpListener>>>,
+    door: Arc<Door>,
     boards: Boards,
     running: OnceLock<Running>,
 }
@@ -72,6 +74,7 @@ impl Links {
         Self {
             inside: Arc::new(Inside {
                 host,
+                door: Arc::new(Door::new(&shared)),
                 shared,
                 wishes: watch::Sender::new(Wish::default()),
                 listeners: Arc::default(),
@@ -92,27 +95,26 @@ impl Links {
             return Ok(());
         }
         let store = Store::open(inside.shared.directory.join("links.db"));
-        let local = Local::new(&inside.shared).map_err(|error| error.to_string());
-        if let Err(error) = &local {
-            tracing::error!(error, "the loopback proxy for bots cannot be had");
+        if let Err(error) = inside.door.local() {
+            tracing::error!(error, "the loopback proxy for bots cannot be had yet");
         }
-        let maker =
-            Real { host: Arc::clone(&inside.host), inbox: store.inbox(), local: local.clone() };
-        self.start_with(store, local.ok(), Arc::new(maker))
+        let (host, door) = (Arc::clone(&inside.host), Arc::clone(&inside.door));
+        let maker = Real { host, inbox: store.inbox(), door };
+        self.start_with(store, Arc::new(maker))
     }
 
-    fn start_with(
-        &self,
-        store: Store,
-        local: Option<Local>,
-        maker: Arc<dyn Maker>,
-    ) -> io::Result<()> {
+    fn start_with(&self, store: Store, maker: Arc<dyn Maker>) -> io::Result<()> {
         let inside = &self.inside;
         let shared = &inside.shared;
         let (ended, ending) = watch::channel(false);
         let running = Running { store: store.clone(), ended: ending };
         if inside.running.set(running).is_err() {
             return Ok(());
+        }
+        // Before somebody has said which links there are, none is gone.
+        let links: BTreeSet<_> = inside.wishes.borrow().links.keys().cloned().collect();
+        if !links.is_empty() {
+            store.inbox().set_links(links);
         }
         let budget = Budget::new(shared.attempts_per_second, shared.attempts_burst);
         let common = Common {
@@ -128,7 +130,7 @@ impl Links {
         };
         thread::start(Start {
             common: Arc::new(common),
-            local,
+            door: Arc::clone(&inside.door),
             wishes: inside.wishes.subscribe(),
             listeners: Arc::clone(&inside.listeners),
             boards: Arc::clone(&inside.boards),
@@ -136,13 +138,23 @@ impl Links {
         })
     }
 
-    /// Sets which links there are. One that is not changed goes on untouched; one that is gone or changed says goodbye.
+    /// Sets which links there are. One that is not changed goes on untouched; one of which only changed how its messages
+    /// reach the bot keeps its connection; one that is gone, or otherwise changed, says goodbye.
     pub fn configure(&self, links: Vec<settings::Link>) {
-        let links = links.into_iter().map(|link| (link.name.clone(), Arc::new(link))).collect();
+        let links: BTreeMap<_, _> =
+            links.into_iter().map(|link| (link.name.clone(), Arc::new(link))).collect();
+        if let Some(running) = self.inside.running.get() {
+            running.store.inbox().set_links(links.keys().cloned().collect());
+        }
         self.inside.wishes.send_modify(|wish| wish.links = links);
     }
 
-    /// Serves the loopback proxy on this listener.
+    /// Notes why bots cannot come in: the loopback proxy has no listener. [`serve_local`](Self::serve_local) mends that.
+    pub fn lock_out(&self, why: String) {
+        self.inside.door.set_trouble(Some(why));
+    }
+
+    /// Serves the loopback proxy on this listener; again after a pause, if that fails.
     pub fn serve_local(&self, listener: TcpListener) {
         self.inside.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
         self.inside.wishes.send_modify(|_| {});
@@ -150,7 +162,8 @@ impl Links {
 
     /// How all links are, by name.
     pub fn view(&self) -> Vec<View> {
-        self.boards().iter().map(|board| board.view()).collect()
+        let trouble = self.inside.door.trouble();
+        self.boards().iter().map(|board| board.view(trouble.as_deref())).collect()
     }
 
     /// How the store is.
@@ -164,6 +177,20 @@ impl Links {
         }
     }
 
+    /// What is left of links that are not configured any more, by name.
+    pub fn gone(&self) -> Vec<Gone> {
+        self.inside.running.get().map(|running| running.store.inbox().gone()).unwrap_or_default()
+    }
+
+    /// Lets all messages go that are left of a link which is not configured any more, and tells how many those were: 0
+    /// for a link that is configured, or has none.
+    pub async fn let_go(&self, name: &str) -> u64 {
+        match self.inside.running.get() {
+            Some(running) => running.store.inbox().let_go(name, clock::unix_ms()).await,
+            None => 0,
+        }
+    }
+
     /// Makes a routing round trip now.
     ///
     /// # Errors
@@ -172,8 +199,11 @@ impl Links {
     pub async fn probe(&self, name: &str) -> Result<ProbeAnswer, Unknown> {
         let (answer, answered) = oneshot::channel();
         self.order(name, Order::Probe(answer)).await?;
-        let nothing = ProbeAnswer { outcome: ProbeOutcome::Impossible, took: Duration::ZERO };
-        Ok(waited(answered).await.unwrap_or(nothing))
+        let nothing = || ProbeAnswer {
+            outcome: ProbeOutcome::Impossible("the link did not answer in time".to_owned()),
+            took: Duration::ZERO,
+        };
+        Ok(waited(answered).await.unwrap_or_else(nothing))
     }
 
     /// Opens a new connection now, proves it, and closes the old one.

@@ -7,7 +7,7 @@ use bowline_store::Inbox;
 use crate::{
     bot::{Mouth, SharedDeliver},
     links::Host,
-    local::{self, Local},
+    local::{self, Door},
     profile,
     run::{Far, Maker},
     settings,
@@ -18,8 +18,8 @@ use crate::{
 pub(crate) struct Real {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) inbox: Inbox,
-    /// The loopback proxy, or why there is none.
-    pub(crate) local: Result<Local, String>,
+    /// Where bots come in.
+    pub(crate) door: Arc<Door>,
 }
 
 impl Maker for Real {
@@ -48,10 +48,11 @@ impl Maker for Real {
                 self.host.deliver(link, mouth)
             }
             settings::Deliver::Proxy { .. } => {
-                let local = self.local.as_ref().map_err(Clone::clone)?;
+                let local = self.door.local()?;
                 let (Some(rules), Some(way)) = (&far.rules, &far.way) else {
                     return Err(
-                        "bots of this profile cannot come through the loopback proxy".into()
+                        "bots of this profile cannot come over the proxy: write another `deliver`"
+                            .into(),
                     );
                 };
                 let registered = local.register(link, Arc::clone(rules), way.clone(), mouth);
@@ -61,7 +62,7 @@ impl Maker for Real {
     }
 
     fn forget(&self, name: &str) {
-        if let Ok(local) = &self.local {
+        if let Some(local) = self.door.made() {
             local.forget(name);
         }
     }

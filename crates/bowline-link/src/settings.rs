@@ -18,8 +18,8 @@ pub struct Shared {
     pub directory: PathBuf,
     /// Where leases are, the same for every process of this user on this machine.
     pub leases: PathBuf,
-    /// Messages without a confirmation, over all links, beyond which arrivals are not acknowledged any more. Default
-    /// 100,000.
+    /// Messages without a confirmation, over all links, beyond which arrivals are not acknowledged any more. Half of it is
+    /// cut into equal parts, one for each link. Default 100,000.
     pub waiting_max: u64,
 }
 
@@ -48,6 +48,23 @@ pub struct Link {
     pub confirm_timeout: Duration,
     /// How often a message is offered before it is parked. Default 10; absence does not count.
     pub offers_max: u32,
+}
+
+impl Link {
+    /// Whether the other one is kept in the same way at its service, so that its connection can go on: only how its
+    /// messages reach the bot may be otherwise. Between the proxy and the other ways the profile does different things.
+    pub(crate) fn is_same_at_service(&self, other: &Self) -> bool {
+        let is_proxy = |link: &Self| matches!(link.deliver, Deliver::Proxy { .. });
+        let mut as_this = Self {
+            deliver: self.deliver.clone(),
+            service: self.service.clone(),
+            confirm_timeout: self.confirm_timeout,
+            offers_max: self.offers_max,
+            ..other.clone()
+        };
+        as_this.keeper.service_after = self.keeper.service_after;
+        *self == as_this && is_proxy(self) == is_proxy(other)
+    }
 }
 
 /// What a link speaks.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future::pending,
     io,
     net::TcpListener,
     sync::{Arc, Mutex, PoisonError},
@@ -13,12 +14,13 @@ use tokio::{
     runtime,
     sync::{mpsc, watch},
     task::{Id, JoinError, JoinSet},
-    time::sleep,
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
     bot::{Mouth, Said},
-    local::Local,
+    clock,
+    local::Door,
     run::{self, Board, Boards, Common, Given, limit},
     settings,
 };
@@ -35,7 +37,7 @@ pub(crate) struct Wish {
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) common: Arc<Common>,
-    pub(crate) local: Option<Local>,
+    pub(crate) door: Arc<Door>,
     pub(crate) wishes: watch::Receiver<Wish>,
     /// Listeners for the loopback proxy that are not served yet.
     pub(crate) listeners: Arc<Mutex<Vec<TcpListener>>>,
@@ -57,7 +59,7 @@ pub(crate) fn start(start: Start) -> io::Result<()> {
 
 struct Thread {
     common: Arc<Common>,
-    local: Option<Local>,
+    door: Arc<Door>,
     wishes: watch::Receiver<Wish>,
     listeners: Arc<Mutex<Vec<TcpListener>>>,
     boards: Boards,
@@ -66,11 +68,17 @@ struct Thread {
     tasks: JoinSet<()>,
     names: HashMap<Id, String>,
     serving: JoinSet<()>,
+    /// What is served, by its task: a socket stays open when that fails.
+    served: HashMap<Id, TcpListener>,
+    /// What is to be served again then.
+    unserved: Vec<TcpListener>,
+    again: Option<Instant>,
 }
 
 /// A link that has a task.
 struct Running {
     link: Arc<settings::Link>,
+    changes: watch::Sender<Arc<settings::Link>>,
     board: Arc<Board>,
     stop: watch::Sender<Option<Duration>>,
     mouth: Mouth,
@@ -83,17 +91,19 @@ struct Running {
 enum Happened {
     Wish,
     Ended(Result<(Id, ()), JoinError>),
-    Served(Result<(), JoinError>),
+    Served(Result<(Id, ()), JoinError>),
+    /// What could not be served is tried again.
+    Again,
     /// Nobody can wish for anything any more.
     Orphaned,
 }
 
 impl Thread {
     fn of(start: Start) -> Self {
-        let Start { common, local, wishes, listeners, boards, ended } = start;
+        let Start { common, door, wishes, listeners, boards, ended } = start;
         Self {
             common,
-            local,
+            door,
             wishes,
             listeners,
             boards,
@@ -102,6 +112,9 @@ impl Thread {
             tasks: JoinSet::new(),
             names: HashMap::new(),
             serving: JoinSet::new(),
+            served: HashMap::new(),
+            unserved: Vec::new(),
+            again: None,
         }
     }
 
@@ -115,14 +128,20 @@ impl Thread {
             match self.choose().await {
                 Happened::Wish => {}
                 Happened::Ended(ended) => self.on_ended(ended),
-                Happened::Served(Ok(())) => {}
-                Happened::Served(Err(error)) => {
-                    tracing::error!(%error, "a part of the loopback proxy has failed");
+                Happened::Served(Ok((id, ()))) => {
+                    self.served.remove(&id);
                 }
+                Happened::Served(Err(error)) => {
+                    let listener = self.served.remove(&error.id());
+                    self.not_served(listener, &error.to_string());
+                }
+                Happened::Again => self.serve_again(),
                 Happened::Orphaned => return,
             }
         }
-        if let Some(local) = &self.local {
+        // Nobody may wait for what is not accepted any more.
+        self.served.clear();
+        if let Some(local) = self.door.made() {
             local.farewell(limit::FAREWELL).await;
         }
         self.common.store.close().await;
@@ -136,7 +155,8 @@ impl Thread {
                 Err(_) => Happened::Orphaned,
             },
             Some(ended) = self.tasks.join_next_with_id() => Happened::Ended(ended),
-            Some(served) = self.serving.join_next() => Happened::Served(served),
+            Some(served) = self.serving.join_next_with_id() => Happened::Served(served),
+            () = until(self.again) => Happened::Again,
         }
     }
 
@@ -145,22 +165,59 @@ impl Thread {
         let listeners =
             std::mem::take(&mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner));
         for listener in listeners {
-            let Some(local) = &self.local else { continue };
-            if let Err(error) = local.serve(listener, &mut self.serving) {
-                tracing::error!(%error, "the loopback proxy for bots cannot be served");
-            }
+            self.serve_one(listener);
         }
     }
 
-    /// Starts what is wanted and not there; tells to stop what is there and not wanted, or not as it is.
+    fn serve_again(&mut self) {
+        self.again = None;
+        for listener in std::mem::take(&mut self.unserved) {
+            self.serve_one(listener);
+        }
+    }
+
+    fn serve_one(&mut self, listener: TcpListener) {
+        let served = self.door.local().and_then(|local| {
+            let served = listener.try_clone().and_then(|it| local.serve(it, &mut self.serving));
+            served.map_err(|error| error.to_string())
+        });
+        match served {
+            Ok(id) => {
+                self.served.insert(id, listener);
+                if self.unserved.is_empty() && self.door.set_trouble(None) {
+                    tracing::info!("the loopback proxy for bots is served");
+                }
+            }
+            Err(error) => self.not_served(Some(listener), &error),
+        }
+    }
+
+    /// Said once in these words, and shown until it is served.
+    fn not_served(&mut self, listener: Option<TcpListener>, error: &str) {
+        if self.door.set_trouble(Some(format!("the loopback proxy is not served: {error}"))) {
+            tracing::error!(error, "the loopback proxy for bots is not served; it is tried again");
+        }
+        self.unserved.extend(listener);
+        self.again = Some(clock::instant() + self.common.look_every);
+    }
+
+    /// Starts what is wanted and not there; tells to stop what is there and not wanted, or wanted in another way at its
+    /// service; tells others what has changed.
     fn follow(&mut self) {
         let wish = self.wishes.borrow_and_update().clone();
-        for (name, running) in &self.running {
-            let as_it_is = wish.links.get(name).is_some_and(|link| *link == running.link);
-            let within = match wish.farewell {
-                Some(within) => within,
-                None if as_it_is => continue,
-                None => limit::FAREWELL,
+        for (name, running) in &mut self.running {
+            let within = match (wish.farewell, wish.links.get(name)) {
+                (Some(within), _) => within,
+                (None, Some(link)) if *link == running.link => continue,
+                (None, Some(link))
+                    if running.stop.borrow().is_none()
+                        && link.is_same_at_service(&running.link) =>
+                {
+                    running.link = Arc::clone(link);
+                    running.changes.send_replace(Arc::clone(link));
+                    continue;
+                }
+                (None, _) => limit::FAREWELL,
             };
             running.stop.send_if_modified(|stop| {
                 let is_new = stop.is_none();
@@ -198,7 +255,8 @@ impl Thread {
         let said = Arc::new(tokio::sync::Mutex::new(said));
         let name = link.name.clone();
         let started = self.common.clock.now();
-        let running = Running { link, board, stop, mouth, said, panics: 0, started };
+        let changes = watch::Sender::new(Arc::clone(&link));
+        let running = Running { link, changes, board, stop, mouth, said, panics: 0, started };
         self.running.insert(name.clone(), running);
         self.spawn(&name);
     }
@@ -218,13 +276,14 @@ impl Thread {
         let (common, link) = (Arc::clone(&self.common), Arc::clone(&running.link));
         let (board, mouth) = (Arc::clone(&running.board), running.mouth.clone());
         let (said, mut stop) = (Arc::clone(&running.said), running.stop.subscribe());
+        let changes = running.changes.subscribe();
         let task = self.tasks.spawn(async move {
             tokio::select! {
                 () = sleep(pause) => {}
                 _ = stop.wait_for(Option::is_some) => return,
             }
             let said = said.lock_owned().await;
-            run::keep(Given { common, link, board, orders, mouth, said, stop }).await;
+            run::keep(Given { common, link, board, orders, mouth, said, changes, stop }).await;
         });
         self.names.insert(task.id(), name.to_owned());
     }
@@ -258,5 +317,12 @@ impl Thread {
 
     fn boards(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Board>>> {
         self.boards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
     }
 }

@@ -28,14 +28,20 @@ pub struct View {
     pub levels: BTreeMap<Level, Option<Duration>>,
     /// The connection in use.
     pub connection: Option<ConnectionView>,
+    /// The last routing round trip that has ended, over whichever connection.
+    pub last_probe: Option<ProbeView>,
     /// When the next routing round trip is due.
     pub next_probe_unix_ms: Option<u64>,
     /// When the connection is renewed at the latest.
     pub renew_unix_ms: Option<u64>,
+    /// Why no bot can come to it over the loopback proxy, if it delivers there.
+    pub locked_out: Option<String>,
     /// Who is there on the bot's side.
     pub bot: crate::bot::Presence,
     /// What waits.
     pub inbox: Counts,
+    /// Messages are refused: they are not stored, and the service hears of no acknowledgement.
+    pub full: Option<FullView>,
     /// What was counted since the start of the process.
     pub figures: Figures,
 }
@@ -51,6 +57,28 @@ pub struct ConnectionView {
     pub overlapping: bool,
 }
 
+/// A routing round trip that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeView {
+    /// Why it was made.
+    pub cause: ProbeCause,
+    /// How it ended: `ok`, `lost` or `not-made`.
+    pub outcome: &'static str,
+    /// Why it could not be made; else empty.
+    pub words: String,
+    /// When it ended.
+    pub at_unix_ms: u64,
+}
+
+/// Why messages find no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FullView {
+    /// Since when.
+    pub since_unix_ms: u64,
+    /// Why, for people.
+    pub words: String,
+}
+
 /// What is counted of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Figures {
@@ -60,12 +88,16 @@ pub struct Figures {
     pub repeated: u64,
     /// Messages found by asking the service, after a connection was not routed to.
     pub caught_up: u64,
+    /// How often the service was asked whether anything is missing.
+    pub looks: u64,
     /// Offers to the bot beyond the first of each message.
     pub offered_again: u64,
     /// Messages confirmed.
     pub confirmed: u64,
     /// Messages parked.
     pub parked: u64,
+    /// Messages that found no place and were not acknowledged; one that comes again counts again.
+    pub refused: u64,
     /// Attempts to open a connection, by how they ended: `ok`, or the name of a verdict.
     pub attempts: BTreeMap<&'static str, u64>,
     /// Connections made, by reason.

@@ -129,6 +129,13 @@ crate::table! {
         retry: false,
         remedy: "Messages are remembered for 24 hours after they were confirmed, by the id that the service gives them.",
     }
+    LinkKept {
+        help: "Messages of a link that is configured are not dropped.",
+        name: "link-kept",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "They are its bot's. Take the link out of the configuration and reload; what waits is then kept for 7 days, and can be dropped before.",
+    }
     LinkNoVariables {
         help: "A link has no variables for its bot.",
         name: "link-no-variables",

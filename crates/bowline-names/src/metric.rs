@@ -269,7 +269,7 @@ crate::table! {
         labels: &["link", "cause", "outcome"],
     }
     LinkMessages {
-        help: "Messages of a link: `new` ones, `repeated` ones that were not offered, those that were `caught-up` by asking the service; offers that were made again, and messages that the bot has `confirmed` or that were `parked`.",
+        help: "Messages of a link: `new` ones, `repeated` ones that were not offered, those that were `caught-up` by asking the service; offers that were made again, messages that the bot has `confirmed`, that were `parked`, or that were `refused` since no more may wait.",
         name: "bowline_link_messages_total",
         kind: Kind::Counter,
         labels: &["link", "outcome"],

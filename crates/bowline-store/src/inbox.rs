@@ -1,5 +1,7 @@
 //! Messages of links: stored before they are acknowledged, kept until the bot has confirmed them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::{
@@ -30,10 +32,10 @@ pub enum Put {
         /// Its place in the order of arrival, over all links.
         seq: u64,
     },
-    /// A message with this id is there already: it waits, is parked, or was confirmed less than 24 h ago.
+    /// A message with this id is there already: it waits, is parked, or was confirmed at most 24 h ago, or little more.
     Seen,
-    /// It is not stored, and must not be acknowledged: the store has degraded to memory and that is full, or it is
-    /// closed. [`Store::health`] says more.
+    /// It is not stored, and must not be acknowledged: the store has degraded to memory, and that is full, or the link's
+    /// part of it; or it is closed. [`Store::health`] says more.
     Refused,
 }
 
@@ -105,6 +107,21 @@ pub struct Counts {
     pub parked: u64,
     /// When the oldest that waits arrived, in milliseconds since 1970.
     pub oldest_unix_ms: Option<u64>,
+    /// The bytes of the bodies of what waits.
+    pub waiting_bytes: u64,
+}
+
+/// What is left of a link that is not configured any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// The link's name.
+    pub link: String,
+    /// What it has.
+    pub counts: Counts,
+    /// Since when it is gone, in milliseconds since 1970; as long as it has messages.
+    pub since_unix_ms: u64,
+    /// When what waits is deleted unless the link is back by then: 7 days later.
+    pub until_unix_ms: u64,
 }
 
 /// The messages of all links, and small facts of each. Cheap to clone.
@@ -130,7 +147,8 @@ impl Inbox {
         }
     }
 
-    /// What waits of a link behind `after_seq`, in the order of arrival, at most `limit`. Parked messages do not wait.
+    /// What waits of a link behind `after_seq`, in the order of arrival: at most `limit`, and as many as 8 MiB of bodies
+    /// hold, but always one if there is one. Parked messages do not wait.
     ///
     /// Asked from 0 it counts the link anew: another process may have had it until now. After
     /// [`Health::changes`](crate::Health) has grown, messages may wait before a place that was already read.
@@ -176,17 +194,43 @@ impl Inbox {
         self.store.shared().counts(link)
     }
 
-    /// What waits of all links together, as of the last commit. Costs nothing.
-    pub fn waiting_in_all(&self) -> u64 {
-        self.store.shared().waiting_in_all()
+    /// How many more messages a link may have waiting, as of the last commit, if all links together may have `max`. Half
+    /// of that is cut into equal parts, one for each link, and the rest goes to whoever comes first: so no link can take
+    /// the place of all others. Links that are gone take none. Costs nothing.
+    pub fn room(&self, link: &str, max: u64) -> u64 {
+        self.store.shared().room(link, max, |counts| counts.waiting)
     }
 
-    /// Deletes what was confirmed more than 24 h or parked more than 7 days ago, and tells how many. The store does so
-    /// by itself every ten minutes.
+    /// Tells which links there are. What others have is kept for 7 days, and waits again if its link is back by then.
+    pub fn set_links(&self, links: BTreeSet<String>) {
+        self.store.set_links(links);
+    }
+
+    /// What is left of links that are not configured any more, by name; nothing as long as nobody has told which links
+    /// there are. Costs nothing.
+    pub fn gone(&self) -> Vec<Gone> {
+        self.store.shared().gone()
+    }
+
+    /// Lets everything go that waits or is parked of a link that is gone, and tells how many. Their ids are known for 24
+    /// more hours, so that the service does not bring them again. Nothing for a link that is configured.
+    pub async fn let_go(&self, link: &str, now_unix_ms: u64) -> u64 {
+        let mut all = 0;
+        while self.gone().iter().any(|gone| gone.link == link)
+            && let Some(Answer::LetGo(count @ 1..)) =
+                self.store.ask(Ask::LetGo { link: link.to_owned(), now_unix_ms }).await
+        {
+            all += count;
+        }
+        all
+    }
+
+    /// Deletes what was confirmed more than 24 h or parked more than 7 days ago, and what waits of links that have been
+    /// gone for 7 days, and tells how many. The store does so by itself every ten minutes.
     pub async fn sweep(&self, now_unix_ms: u64) -> u64 {
         let mut all = 0;
         while let Some(Answer::Swept(swept @ 1..)) =
-            self.store.ask(Ask::Sweep { now_unix_ms }).await
+            self.store.ask(Ask::Sweep { now_unix_ms, clock_unix_ms: now_unix_ms }).await
         {
             all += swept;
         }

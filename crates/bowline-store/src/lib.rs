@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,7 +22,7 @@ mod rows;
 mod schema;
 mod writer;
 
-pub use inbox::{Arrival, Counts, Entry, Inbox, Put, Stage, Step};
+pub use inbox::{Arrival, Counts, Entry, Gone, Inbox, Put, Stage, Step};
 
 use writer::{Answer, Ask, Command, QUEUE, Shared};
 
@@ -140,6 +141,17 @@ impl Store {
         let (answer, answered) = oneshot::channel();
         self.commands.send(Command { ask, answer }).await.ok()?;
         answered.await.ok()
+    }
+
+    /// Says which links there are; who is gone is written down with the next group, or with the next sweep if too many
+    /// wait for the thread.
+    fn set_links(&self, links: BTreeSet<String>) {
+        self.shared.set_links(links);
+        let (answer, _) = oneshot::channel();
+        let ask = Ask::MarkGone { now_unix_ms: clock::unix_ms() };
+        if self.commands.try_send(Command { ask, answer }).is_err() {
+            tracing::debug!("which links are gone is written down later");
+        }
     }
 
     fn shared(&self) -> &Shared {

@@ -1,5 +1,7 @@
 //! What is asked of the database, one statement after the other. Nothing in here begins or ends a transaction.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -11,8 +13,20 @@ pub(crate) const CONFIRMED_MS: u64 = 24 * 3600 * 1000;
 /// For how long a parked message is kept for a person to look at: 7 days.
 pub(crate) const PARKED_MS: u64 = 7 * CONFIRMED_MS;
 
+/// For how long messages wait of a link that is not configured any more: as long as parked ones are kept.
+pub(crate) const GONE_MS: u64 = PARKED_MS;
+
+/// The fact of a link since when it is gone, in milliseconds since 1970.
+const GONE: &str = "gone";
+
+/// What was written further in the future than this was written while the clock was wrong.
+const FUTURE_MS: u64 = 3600 * 1000;
+
 /// What is deleted at once, so that a sweep holds nobody up.
 pub(crate) const SWEEP_MAX: u64 = 1000;
+
+/// Bodies that are read in one go: they may be of 16 MiB each.
+const READ_BYTES_MAX: usize = 8 << 20;
 
 /// The lines that a trace may have; further ones are not written. Offers are limited to far fewer.
 const STEPS_MAX: u32 = 64;
@@ -22,23 +36,13 @@ const WORDS_MAX: usize = 500;
 
 const WAITS: i64 = 0;
 const CONFIRMED: i64 = 1;
-const PARKED: i64 = 2;
 
 /// Stores an arrival, if it is new.
 pub(crate) fn put(database: &Connection, arrival: &Arrival) -> rusqlite::Result<Put> {
     let Arrival { link, id, room, at_unix_ms, body } = arrival;
-    let known = database
-        .prepare_cached("SELECT seq, state, done FROM message WHERE id = ?1 AND link = ?2")?
-        .query_row(params![id, link], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<i64>>(2)?))
-        })
-        .optional()?;
-    if let Some((seq, state, done)) = known {
-        let over = unsigned(done.unwrap_or(i64::MAX)).saturating_add(CONFIRMED_MS) <= *at_unix_ms;
-        if state != CONFIRMED || !over {
-            return Ok(Put::Seen);
-        }
-        database.prepare_cached("DELETE FROM message WHERE seq = ?1")?.execute([seq])?;
+    // Until a sweep has taken it away: that does not trust a clock which was set forward, and an arrival's time does.
+    if knows(database, arrival)? {
+        return Ok(Put::Seen);
     }
     database
         .prepare_cached(
@@ -62,6 +66,7 @@ pub(crate) fn knows(database: &Connection, arrival: &Arrival) -> rusqlite::Resul
 pub(crate) struct Change {
     pub(crate) waiting: i64,
     pub(crate) parked: i64,
+    pub(crate) waiting_bytes: i64,
 }
 
 /// Writes down how far a message has come, and tells how often it was offered so far.
@@ -74,12 +79,19 @@ pub(crate) fn step(
     words: &str,
 ) -> rusqlite::Result<(u32, Change)> {
     let known = database
-        .prepare_cached("SELECT seq, state, offers FROM message WHERE id = ?1 AND link = ?2")?
+        .prepare_cached(
+            "SELECT seq, state, offers, length(body) FROM message WHERE id = ?1 AND link = ?2",
+        )?
         .query_row(params![id, link], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, u32>(2)?))
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, i64>(1)?,
+                row.get::<_, u32>(2)?,
+                row.get::<_, i64>(3)?,
+            ))
         })
         .optional()?;
-    let Some((seq, state, mut offers)) = known else {
+    let Some((seq, state, mut offers, bytes)) = known else {
         return Ok((0, Change::default()));
     };
     let at = signed(at_unix_ms);
@@ -100,53 +112,73 @@ pub(crate) fn step(
                     "UPDATE message SET state = 1, done = ?2, body = x'' WHERE seq = ?1",
                 )?
                 .execute(params![seq, at])?;
-            change.waiting -= i64::from(state == WAITS);
-            change.parked -= i64::from(state == PARKED);
+            if state == WAITS {
+                change = Change { waiting: -1, parked: 0, waiting_bytes: -bytes };
+            } else {
+                change.parked = -1;
+            }
         }
         Stage::Parked if state == WAITS => {
             database
                 .prepare_cached("UPDATE message SET state = 2, done = ?2 WHERE seq = ?1")?
                 .execute(params![seq, at])?;
-            change = Change { waiting: -1, parked: 1 };
+            change = Change { waiting: -1, parked: 1, waiting_bytes: -bytes };
         }
         Stage::Arrived | Stage::Fetched | Stage::Replied | Stage::Confirmed | Stage::Parked => {}
     }
+    note(database, seq, stage, at_unix_ms, words)?;
+    Ok((offers, change))
+}
+
+/// Adds a line to the trace of a message.
+fn note(
+    database: &Connection,
+    seq: i64,
+    stage: Stage,
+    at_unix_ms: u64,
+    words: &str,
+) -> rusqlite::Result<()> {
     database
         .prepare_cached(
             "INSERT INTO step (message, stage, at, words) SELECT ?1, ?2, ?3, ?4
              WHERE (SELECT COUNT(*) FROM step WHERE message = ?1) < ?5",
         )?
-        .execute(params![seq, stage.name(), at, shortened(words), STEPS_MAX])?;
-    Ok((offers, change))
+        .execute(params![seq, stage.name(), signed(at_unix_ms), shortened(words), STEPS_MAX])?;
+    Ok(())
 }
 
-/// What waits of a link behind `after_seq`, in the order of arrival.
+/// What waits of a link behind `after_seq`, in the order of arrival; not much more than [`READ_BYTES_MAX`].
 pub(crate) fn waiting(
     database: &Connection,
     link: &str,
     after_seq: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
+    let mut statement = database.prepare_cached(
+        "SELECT seq, offers, link, id, room, at, body FROM message
+         WHERE state = 0 AND link = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    database
-        .prepare_cached(
-            "SELECT seq, offers, link, id, room, at, body FROM message
-             WHERE state = 0 AND link = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-        )?
-        .query_map(params![link, signed(after_seq), limit], |row| {
-            Ok(Entry {
-                seq: unsigned(row.get(0)?),
-                offers: row.get(1)?,
-                arrival: Arrival {
-                    link: row.get(2)?,
-                    id: row.get(3)?,
-                    room: row.get(4)?,
-                    at_unix_ms: unsigned(row.get(5)?),
-                    body: Bytes::from(row.get::<_, Vec<u8>>(6)?),
-                },
-            })
-        })?
-        .collect()
+    let mut rows = statement.query(params![link, signed(after_seq), limit])?;
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    while bytes < READ_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let body = Bytes::from(row.get::<_, Vec<u8>>(6)?);
+        bytes += body.len();
+        entries.push(Entry {
+            seq: unsigned(row.get(0)?),
+            offers: row.get(1)?,
+            arrival: Arrival {
+                link: row.get(2)?,
+                id: row.get(3)?,
+                room: row.get(4)?,
+                at_unix_ms: unsigned(row.get(5)?),
+                body,
+            },
+        });
+    }
+    Ok(entries)
 }
 
 /// What became of a message, on every link that has one with this id.
@@ -191,7 +223,8 @@ pub(crate) fn counts(
 ) -> rusqlite::Result<Vec<(String, Counts)>> {
     database
         .prepare_cached(
-            "SELECT link, SUM(state = 0), SUM(state = 2), MIN(CASE state WHEN 0 THEN at END) FROM message
+            "SELECT link, SUM(state = 0), SUM(state = 2), MIN(CASE state WHEN 0 THEN at END),
+                SUM(CASE state WHEN 0 THEN length(body) ELSE 0 END) FROM message
              WHERE state <> 1 AND link = IFNULL(?1, link) GROUP BY link",
         )?
         .query_map([link], |row| {
@@ -200,6 +233,7 @@ pub(crate) fn counts(
                 waiting: unsigned(row.get(1)?),
                 parked: unsigned(row.get(2)?),
                 oldest_unix_ms: oldest.map(unsigned),
+                waiting_bytes: unsigned(row.get(4)?),
             };
             Ok((row.get(0)?, counts))
         })?
@@ -247,8 +281,18 @@ pub(crate) fn set_fact(
     Ok(())
 }
 
-/// Deletes what was confirmed or parked for long enough, at most [`SWEEP_MAX`], and tells how many.
-pub(crate) fn sweep(database: &Connection, now_unix_ms: u64) -> rusqlite::Result<u64> {
+/// Deletes what was confirmed or parked for long enough, and what waits of links that are gone for long enough, at most
+/// [`SWEEP_MAX`], and tells how many. `clock_unix_ms` is what the clock says, which `now_unix_ms` may not trust.
+pub(crate) fn sweep(
+    database: &Connection,
+    links: Option<&BTreeSet<String>>,
+    now_unix_ms: u64,
+    clock_unix_ms: u64,
+) -> rusqlite::Result<u64> {
+    // What was done while the clock was ahead would be kept until then.
+    database
+        .prepare_cached("UPDATE message SET done = ?1 WHERE state <> 0 AND done > ?2")?
+        .execute([signed(clock_unix_ms), signed(clock_unix_ms.saturating_add(FUTURE_MS))])?;
     let before = |kept: u64| signed(now_unix_ms.saturating_sub(kept));
     let swept = database
         .prepare_cached(
@@ -258,7 +302,75 @@ pub(crate) fn sweep(database: &Connection, now_unix_ms: u64) -> rusqlite::Result
                 ORDER BY done LIMIT ?3)",
         )?
         .execute(params![before(CONFIRMED_MS), before(PARKED_MS), signed(SWEEP_MAX)])?;
-    Ok(swept as u64)
+    let mut swept = swept as u64;
+    // Unless somebody has said which links there are, none is gone.
+    if let Some(links) = links {
+        mark_gone(database, links, now_unix_ms)?;
+        let late = gone(database)?.into_iter();
+        for (link, _) in late.filter(|(_, since)| since.saturating_add(GONE_MS) <= now_unix_ms) {
+            let deleted = database
+                .prepare_cached(
+                    "DELETE FROM message WHERE seq IN (
+                        SELECT seq FROM message WHERE state = 0 AND link = ?1 ORDER BY seq LIMIT ?2)",
+                )?
+                .execute(params![link, signed(SWEEP_MAX - swept)])?;
+            if deleted > 0 {
+                tracing::warn!(
+                    link,
+                    messages = deleted,
+                    "messages are deleted that have waited for a link that is not configured any more"
+                );
+            }
+            swept += deleted as u64;
+        }
+    }
+    Ok(swept)
+}
+
+/// Since when links are gone that have messages, in milliseconds since 1970.
+pub(crate) fn gone(database: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
+    database
+        .prepare_cached("SELECT link, CAST(value AS INTEGER) FROM fact WHERE key = ?1")?
+        .query_map([GONE], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+        .collect()
+}
+
+/// Writes down since when links are gone, and forgets it of those that are back or have nothing left.
+pub(crate) fn mark_gone(
+    database: &Connection,
+    links: &BTreeSet<String>,
+    now_unix_ms: u64,
+) -> rusqlite::Result<()> {
+    let known = gone(database)?;
+    let are_gone: BTreeSet<String> = (counts(database, None)?.into_iter())
+        .map(|(link, _)| link)
+        .filter(|link| !links.contains(link))
+        .collect();
+    for link in known.keys().filter(|link| !are_gone.contains(*link)) {
+        set_fact(database, link, GONE, None)?;
+    }
+    for link in are_gone {
+        let since = known.get(&link).copied();
+        if since.is_none_or(|since| since > now_unix_ms.saturating_add(FUTURE_MS)) {
+            set_fact(database, &link, GONE, Some(&now_unix_ms.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Confirms what waits or is parked of a link in place of its bot, at most [`SWEEP_MAX`], and tells how many.
+pub(crate) fn let_go(database: &Connection, link: &str, now_unix_ms: u64) -> rusqlite::Result<u64> {
+    let seqs: Vec<i64> = database
+        .prepare_cached("SELECT seq FROM message WHERE state <> 1 AND link = ?1 LIMIT ?2")?
+        .query_map(params![link, signed(SWEEP_MAX)], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for seq in &seqs {
+        database
+            .prepare_cached("UPDATE message SET state = 1, done = ?2, body = x'' WHERE seq = ?1")?
+            .execute(params![seq, signed(now_unix_ms)])?;
+        note(database, *seq, Stage::Confirmed, now_unix_ms, "let go: its link is gone")?;
+    }
+    Ok(seqs.len() as u64)
 }
 
 /// How many bytes are in use.

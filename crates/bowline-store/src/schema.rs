@@ -16,6 +16,8 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use crate::clock;
+
 /// Each leads to the version of its number, counted from 1. Never edited once released: a new one is added.
 pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE TABLE message (
@@ -54,11 +56,10 @@ pub(crate) const MIGRATIONS: &[&str] = &["
 const APPLICATION: i32 = 0x424f_574c;
 
 /// How long a write waits for another process that is writing. Both hold the file for a commit at most.
-const BUSY: Duration = Duration::from_secs(5);
+pub(crate) const BUSY: Duration = Duration::from_secs(5);
 
-/// How often a file is opened again that another process holds, and after how long: SQLite itself does not wait while one
-/// makes it a file with a write-ahead log.
-const OPENS_MAX: u32 = 20;
+/// After how long a file is opened again that another process holds: SQLite itself does not wait while one makes it a file
+/// with a write-ahead log.
 const OPEN_AGAIN: Duration = Duration::from_millis(25);
 
 /// A write-ahead log that grew is cut to this after a checkpoint.
@@ -127,22 +128,28 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Opens the file, makes it if it is not there, and brings its schema up to date.
-pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, Unusable> {
-    for _ in 0..OPENS_MAX {
-        match open_once(path, migrations) {
+/// Opens the file, makes it if it is not there, and brings its schema up to date. Another process that holds it is waited
+/// for about as long as `patience`, and by what is written afterwards as well.
+pub(crate) fn open(
+    path: &Path,
+    migrations: &[&str],
+    patience: Duration,
+) -> Result<Connection, Unusable> {
+    let until = clock::now() + patience;
+    loop {
+        match open_once(path, migrations, patience) {
             Err(Unusable::Sqlite(error))
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) =>
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && clock::now() < until =>
             {
                 thread::sleep(OPEN_AGAIN);
             }
             done => return done,
         }
     }
-    open_once(path, migrations)
 }
 
-fn open_once(path: &Path, migrations: &[&str]) -> Result<Connection, Unusable> {
+fn open_once(path: &Path, migrations: &[&str], patience: Duration) -> Result<Connection, Unusable> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
@@ -150,10 +157,14 @@ fn open_once(path: &Path, migrations: &[&str]) -> Result<Connection, Unusable> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut database = Connection::open_with_flags(path, flags)?;
-    database.busy_timeout(BUSY)?;
+    database.busy_timeout(patience)?;
     let (version, application, tables) = signs(&mut database)?;
     if application != APPLICATION && (application, version, tables) != (0, 0, 0) {
         return Err(Unusable::Foreign);
+    }
+    if tables == 0 {
+        // Only a file that is new can be told that it shall become smaller; see `shrink`.
+        database.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     let known = u32::try_from(migrations.len()).unwrap_or(u32::MAX);
     if version > known {
@@ -183,6 +194,30 @@ fn signs(database: &mut Connection) -> rusqlite::Result<(u32, i32, u32)> {
 /// they outlive always. What the service was told that it is stored must.
 pub(crate) fn sync(database: &Connection, on: bool) -> rusqlite::Result<()> {
     database.pragma_update(None, "synchronous", if on { "FULL" } else { "NORMAL" })
+}
+
+/// Gives some of the pages that nothing is in back to the file system; true if there are more than `keep` of them still.
+pub(crate) fn shrink(database: &Connection, keep: u64, at_once: u64) -> rusqlite::Result<bool> {
+    let free = || database.pragma_query_value(None, "freelist_count", |row| row.get(0));
+    let before: i64 = free()?;
+    let before = u64::try_from(before).unwrap_or(0);
+    if before <= keep {
+        return Ok(false);
+    }
+    let pages = at_once.min(before - keep);
+    // It does one page a step.
+    let mut statement = database.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    let after: i64 = free()?;
+    let after = u64::try_from(after).unwrap_or(0);
+    // A file of before it could be made smaller stays as it is.
+    if after > keep && after < before {
+        return Ok(true);
+    }
+    // What is at the end of the file is cut off when the log is brought into it.
+    database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    Ok(false)
 }
 
 /// The same in memory, with a hard limit to its size.
@@ -222,11 +257,11 @@ mod tests {
         let path = directory.path().join("deep/links.db");
         let (first, second) =
             ("CREATE TABLE a (x INTEGER) STRICT", "ALTER TABLE a ADD COLUMN y INTEGER");
-        drop(open(&path, &[first]).unwrap());
-        let database = open(&path, &[first, second]).unwrap();
+        drop(open(&path, &[first], BUSY).unwrap());
+        let database = open(&path, &[first, second], BUSY).unwrap();
         database.execute("INSERT INTO a (x, y) VALUES (1, 2)", []).unwrap();
         drop(database);
-        let error = open(&path, &[first]).unwrap_err();
+        let error = open(&path, &[first], BUSY).unwrap_err();
         assert!(matches!(error, Unusable::Newer { found: 2, known: 1 }), "{error}");
         assert!(error.to_string().contains("version 2"), "{error}");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
@@ -238,10 +273,42 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("links.db");
         let first = "CREATE TABLE a (x INTEGER) STRICT";
-        drop(open(&path, &[first]).unwrap());
-        open(&path, &[first, "CREATE TABLE b (x INTEGER) STRICT; CREATE TABLE a (x INTEGER)"])
-            .unwrap_err();
-        let database = open(&path, &[first, "CREATE TABLE b (y INTEGER) STRICT"]).unwrap();
+        drop(open(&path, &[first], BUSY).unwrap());
+        open(
+            &path,
+            &[first, "CREATE TABLE b (x INTEGER) STRICT; CREATE TABLE a (x INTEGER)"],
+            BUSY,
+        )
+        .unwrap_err();
+        let database = open(&path, &[first, "CREATE TABLE b (y INTEGER) STRICT"], BUSY).unwrap();
         database.execute("INSERT INTO b (y) VALUES (1)", []).unwrap();
+    }
+    #[test]
+    fn a_process_that_dies_within_a_migration_leaves_the_version_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("links.db");
+        let first = "CREATE TABLE a (x INTEGER) STRICT; INSERT INTO a VALUES (1)";
+        let second = "ALTER TABLE a ADD COLUMN y INTEGER; CREATE TABLE b (x BLOB) STRICT;
+            INSERT INTO b SELECT zeroblob(1000) FROM
+                (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000) SELECT i FROM n)";
+        let mut database = open(&path, &[first], BUSY).unwrap();
+        // So much that some of it is in the log before it is committed.
+        database.pragma_update(None, "cache_size", 10).unwrap();
+        let change = database.transaction().unwrap();
+        change.execute_batch(second).unwrap();
+        change.pragma_update(None, "user_version", 2).unwrap();
+        let dead = tempfile::tempdir().unwrap();
+        for name in ["links.db", "links.db-wal"] {
+            std::fs::copy(directory.path().join(name), dead.path().join(name)).unwrap();
+        }
+        assert!(std::fs::metadata(dead.path().join("links.db-wal")).unwrap().len() > 1 << 20);
+
+        let database = open(&dead.path().join("links.db"), &[first], BUSY).unwrap();
+        let rows: u32 = database.query_row("SELECT COUNT(*) FROM a", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 1);
+        drop(database);
+        let database = open(&dead.path().join("links.db"), &[first, second], BUSY).unwrap();
+        let rows: u32 = database.query_row("SELECT COUNT(*) FROM b", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 10_000);
     }
 }

@@ -1,7 +1,7 @@
 //! The thread that has the database to itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    Figures, Health, Mode, Options, clock,
-    inbox::{Arrival, Counts, Entry, Put, Stage, Step},
+    Figures, Health, Mode, Options,
+    clock::{self, Steady},
+    inbox::{Arrival, Counts, Entry, Gone, Put, Stage, Step},
     rows::{self, Change},
     schema::{self, MIGRATIONS, Unusable},
 };
@@ -32,6 +33,18 @@ const RESERVE: u64 = 8;
 /// When a sweep that has not deleted all goes on: others have their turn in between.
 const SWEEP_ON: Duration = Duration::from_millis(50);
 
+/// How many bytes a message takes in memory besides its body, about: its row, its indexes, a few steps.
+const MESSAGE_BYTES: u64 = 512;
+
+/// Free pages that stay in the file: 4 MiB, as the next messages need some.
+const FREE_PAGES_MAX: u64 = 1024;
+
+/// Free pages that are given back to the file system at once: others have their turn in between.
+const SHRINK_PAGES: u64 = 256;
+
+/// How long going back to the disk waits for another process: messages that are stored in memory wait meanwhile.
+const BACK_BUSY: Duration = Duration::from_millis(250);
+
 /// What the disk must have room for before it is trusted again.
 const ROOM_BYTES: u32 = 256 << 10;
 
@@ -41,7 +54,9 @@ pub(crate) enum Ask {
     Put(Arrival),
     Step { link: String, id: String, stage: Stage, at_unix_ms: u64, words: String },
     Set { link: String, key: String, value: Option<String> },
-    Sweep { now_unix_ms: u64 },
+    Sweep { now_unix_ms: u64, clock_unix_ms: u64 },
+    MarkGone { now_unix_ms: u64 },
+    LetGo { link: String, now_unix_ms: u64 },
     Waiting { link: String, after_seq: u64, limit: usize },
     Trace { id: String },
     Get { link: String, key: String },
@@ -51,7 +66,12 @@ pub(crate) enum Ask {
 impl Ask {
     fn writes(&self) -> bool {
         match self {
-            Self::Put(_) | Self::Step { .. } | Self::Set { .. } | Self::Sweep { .. } => true,
+            Self::Put(_)
+            | Self::Step { .. }
+            | Self::Set { .. }
+            | Self::Sweep { .. }
+            | Self::MarkGone { .. }
+            | Self::LetGo { .. } => true,
             Self::Waiting { .. } | Self::Trace { .. } | Self::Get { .. } | Self::Close => false,
         }
     }
@@ -67,6 +87,8 @@ pub(crate) enum Answer {
     },
     Set,
     Swept(u64),
+    Marked,
+    LetGo(u64),
     Waiting(Vec<Entry>),
     Trace(Vec<Step>),
     Fact(Option<String>),
@@ -93,6 +115,16 @@ struct Seen {
     health: Health,
     figures: Figures,
     counts: BTreeMap<String, Counts>,
+    /// Which links there are, once somebody has told.
+    links: Option<Arc<BTreeSet<String>>>,
+    /// Since when others are gone that have messages.
+    gone: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    fn is_gone(&self, link: &str) -> bool {
+        self.links.as_ref().is_some_and(|links| !links.contains(link))
+    }
 }
 
 impl Shared {
@@ -103,8 +135,9 @@ impl Shared {
             since_unix_ms: clock::unix_ms(),
             changes: 0,
         };
-        let (figures, counts) = (Figures::default(), BTreeMap::new());
-        Self { inner: Mutex::new(Seen { health, figures, counts }) }
+        let (counts, gone) = (BTreeMap::new(), BTreeMap::new());
+        let seen = Seen { health, figures: Figures::default(), counts, links: None, gone };
+        Self { inner: Mutex::new(seen) }
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -119,8 +152,43 @@ impl Shared {
         self.with(|seen| seen.counts.get(link).copied().unwrap_or_default())
     }
 
-    pub(crate) fn waiting_in_all(&self) -> u64 {
-        self.with(|seen| seen.counts.values().map(|counts| counts.waiting).sum())
+    /// What a link may have besides what it has, if all may have `max` together: half of that is cut into equal parts,
+    /// one for each link, and the rest is for whoever comes first.
+    pub(crate) fn room(&self, link: &str, max: u64, of: impl Fn(&Counts) -> u64) -> u64 {
+        self.with(|seen| {
+            let mut links: BTreeSet<&str> = match &seen.links {
+                Some(links) => links.iter().map(String::as_str).collect(),
+                None => seen.counts.keys().map(String::as_str).collect(),
+            };
+            links.insert(link);
+            let has = |link: &str| seen.counts.get(link).map_or(0, &of);
+            let count = links.len() as u64;
+            let part = max / 2 / count;
+            let taken: u64 = links.iter().map(|link| has(link).saturating_sub(part)).sum();
+            let common = (max - part * count).saturating_sub(taken);
+            part.saturating_sub(has(link)) + common
+        })
+    }
+
+    pub(crate) fn set_links(&self, links: BTreeSet<String>) {
+        self.with(|seen| seen.links = Some(Arc::new(links)));
+    }
+
+    fn links(&self) -> Option<Arc<BTreeSet<String>>> {
+        self.with(|seen| seen.links.clone())
+    }
+
+    pub(crate) fn gone(&self) -> Vec<Gone> {
+        let now = clock::unix_ms();
+        self.with(|seen| {
+            let gone = seen.counts.iter().filter(|(link, _)| seen.is_gone(link));
+            gone.map(|(link, counts)| {
+                let since_unix_ms = seen.gone.get(link).copied().unwrap_or(now);
+                let until_unix_ms = since_unix_ms.saturating_add(rows::GONE_MS);
+                Gone { link: link.clone(), counts: *counts, since_unix_ms, until_unix_ms }
+            })
+            .collect()
+        })
     }
 
     pub(crate) fn set_health(&self, mode: Mode, words: String) {
@@ -161,7 +229,7 @@ impl Writer {
     /// Opens the database, or degrades to memory.
     pub(crate) fn open(path: PathBuf, options: Options, shared: Arc<Shared>) -> Self {
         let mut writer = Self { path, options, shared, place: Place::Nowhere };
-        match schema::open(&writer.path, MIGRATIONS) {
+        match schema::open(&writer.path, MIGRATIONS, schema::BUSY) {
             Ok(database) => {
                 writer.place = Place::Disk(database);
                 writer.shared.set_health(Mode::Disk, String::new());
@@ -175,6 +243,7 @@ impl Writer {
     /// Carries out what it is told until nobody is left to tell it, or it is closed.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut sweep = clock::now() + self.options.sweep;
+        let mut steady = Steady::new(clock::now(), clock::unix_ms());
         let mut group = Vec::with_capacity(GROUP_MAX);
         loop {
             let wake = match &self.place {
@@ -197,8 +266,10 @@ impl Writer {
                 self.recover();
             }
             if sweep <= now {
-                let swept = self.group(&[Ask::Sweep { now_unix_ms: clock::unix_ms() }]);
-                let more = matches!(swept[..], [Answer::Swept(rows::SWEEP_MAX)]);
+                let clock_unix_ms = clock::unix_ms();
+                let now_unix_ms = steady.unix_ms(now, clock_unix_ms);
+                let swept = self.group(&[Ask::Sweep { now_unix_ms, clock_unix_ms }]);
+                let more = matches!(swept[..], [Answer::Swept(rows::SWEEP_MAX)]) || self.shrink();
                 sweep = now + if more { SWEEP_ON } else { self.options.sweep };
             }
         }
@@ -227,11 +298,13 @@ impl Writer {
     /// Carries out a group in one transaction, and answers when that is committed. What the disk does not take is done
     /// in memory.
     pub(crate) fn group(&mut self, asks: &[Ask]) -> Vec<Answer> {
+        let links = self.shared.links();
+        let links = links.as_deref();
         if let Place::Disk(database) = &mut self.place {
             // What a loss of power takes away of the other steps is only done once more.
             let synced = asks.iter().any(|ask| matches!(ask, Ask::Put(_)));
-            let carried_out =
-                schema::sync(database, synced).and_then(|()| carry_out(database, asks, None));
+            let carried_out = schema::sync(database, synced)
+                .and_then(|()| carry_out(database, asks, links, &|_, _| Ok(true)));
             match carried_out {
                 Ok(answers) => {
                     self.note(asks, &answers);
@@ -240,16 +313,21 @@ impl Writer {
                 Err(error) => self.degrade(&Unusable::Sqlite(error)),
             }
         }
-        let limit = Some(self.options.memory_max_bytes);
+        let (max, shared) = (self.options.memory_max_bytes, &*self.shared);
+        let has_room = |database: &Connection, arrival: &Arrival| {
+            let bytes = arrival.body.len() as u64;
+            let is_fair = bytes + MESSAGE_BYTES <= shared.room(&arrival.link, max, memory_bytes);
+            Ok(is_fair && rows::used_bytes(database)?.saturating_add(bytes) <= max)
+        };
         let Place::Memory { database, .. } = &mut self.place else {
             return asks.iter().map(refused).collect();
         };
-        let answers = match carry_out(database, asks, limit) {
+        let answers = match carry_out(database, asks, links, &has_room) {
             Ok(answers) => answers,
             // One that has no room must not take the others with it.
             Err(_) => asks
                 .iter()
-                .map(|ask| match carry_out(database, std::slice::from_ref(ask), limit) {
+                .map(|ask| match carry_out(database, std::slice::from_ref(ask), links, &has_room) {
                     Ok(answers) => answers.into_iter().next().unwrap_or(Answer::Failed),
                     Err(_) => refused(ask),
                 })
@@ -308,6 +386,16 @@ impl Writer {
         }
     }
 
+    /// Gives some of what the file does not need any more back to the file system; true if there is more of it.
+    fn shrink(&self) -> bool {
+        let Place::Disk(database) = &self.place else { return false };
+        schema::shrink(database, FREE_PAGES_MAX, SHRINK_PAGES).unwrap_or_else(|error| {
+            // Whatever it is, the next message that is stored meets it as well.
+            tracing::debug!(path = %self.path.display(), %error, "the file cannot be made smaller");
+            false
+        })
+    }
+
     fn database(&self) -> Option<&Connection> {
         match &self.place {
             Place::Disk(database) | Place::Memory { database, .. } => Some(database),
@@ -325,7 +413,9 @@ impl Writer {
             match (ask, answer) {
                 (Ask::Put(arrival), Answer::Put(Put::New { .. })) => {
                     puts += 1;
-                    changes.entry(&arrival.link).or_default().waiting += 1;
+                    let sum = changes.entry(&arrival.link).or_default();
+                    sum.waiting += 1;
+                    sum.waiting_bytes += i64::try_from(arrival.body.len()).unwrap_or(i64::MAX);
                 }
                 (Ask::Step { link, .. }, Answer::Step { change, .. })
                     if *change != Change::default() =>
@@ -333,9 +423,12 @@ impl Writer {
                     let sum = changes.entry(link).or_default();
                     sum.waiting += change.waiting;
                     sum.parked += change.parked;
+                    sum.waiting_bytes += change.waiting_bytes;
                 }
                 (Ask::Waiting { link, after_seq: 0, .. }, _) => anew.push(link.as_str()),
-                (Ask::Sweep { .. }, Answer::Swept(1..)) => all_anew = true,
+                (Ask::Sweep { .. } | Ask::MarkGone { .. } | Ask::LetGo { .. }, _) => {
+                    all_anew = true
+                }
                 _ => {}
             }
         }
@@ -347,6 +440,7 @@ impl Writer {
                 let counts = Counts {
                     waiting: before.waiting.saturating_add_signed(change.waiting),
                     parked: before.parked.saturating_add_signed(change.parked),
+                    waiting_bytes: before.waiting_bytes.saturating_add_signed(change.waiting_bytes),
                     oldest_unix_ms: rows::oldest(database, link).unwrap_or(before.oldest_unix_ms),
                 };
                 (link, counts)
@@ -376,16 +470,28 @@ impl Writer {
     fn count_all(&self) {
         let Some(database) = self.database() else { return };
         // What cannot be counted now keeps its last count; the next statement that fails says why.
-        if let Ok(counts) = rows::counts(database, None) {
-            self.shared.with(|seen| seen.counts = counts.into_iter().collect());
+        if let (Ok(counts), Ok(gone)) = (rows::counts(database, None), rows::gone(database)) {
+            self.shared.with(|seen| {
+                seen.counts = counts.into_iter().collect();
+                seen.gone = gone;
+            });
         }
     }
+}
+
+/// Whether there is room for a message.
+type HasRoom<'a> = &'a dyn Fn(&Connection, &Arrival) -> rusqlite::Result<bool>;
+
+/// What of the memory belongs to a link.
+fn memory_bytes(counts: &Counts) -> u64 {
+    counts.waiting_bytes.saturating_add(counts.waiting.saturating_mul(MESSAGE_BYTES))
 }
 
 fn carry_out(
     database: &mut Connection,
     asks: &[Ask],
-    bytes_max: Option<u64>,
+    links: Option<&BTreeSet<String>>,
+    has_room: HasRoom<'_>,
 ) -> rusqlite::Result<Vec<Answer>> {
     let behavior = if asks.iter().any(Ask::writes) {
         TransactionBehavior::Immediate
@@ -396,7 +502,7 @@ fn carry_out(
     let mut answers = Vec::with_capacity(asks.len());
     for ask in asks {
         answers.push(match ask {
-            Ask::Put(arrival) => Answer::Put(put(&transaction, arrival, bytes_max)?),
+            Ask::Put(arrival) => Answer::Put(put(&transaction, arrival, has_room)?),
             Ask::Step { link, id, stage, at_unix_ms, words } => {
                 let (offers, change) =
                     rows::step(&transaction, link, id, *stage, *at_unix_ms, words)?;
@@ -406,7 +512,18 @@ fn carry_out(
                 rows::set_fact(&transaction, link, key, value.as_deref())?;
                 Answer::Set
             }
-            Ask::Sweep { now_unix_ms } => Answer::Swept(rows::sweep(&transaction, *now_unix_ms)?),
+            Ask::Sweep { now_unix_ms, clock_unix_ms } => {
+                Answer::Swept(rows::sweep(&transaction, links, *now_unix_ms, *clock_unix_ms)?)
+            }
+            Ask::MarkGone { now_unix_ms } => {
+                if let Some(links) = links {
+                    rows::mark_gone(&transaction, links, *now_unix_ms)?;
+                }
+                Answer::Marked
+            }
+            Ask::LetGo { link, now_unix_ms } => {
+                Answer::LetGo(rows::let_go(&transaction, link, *now_unix_ms)?)
+            }
             Ask::Waiting { link, after_seq, limit } => {
                 Answer::Waiting(rows::waiting(&transaction, link, *after_seq, *limit)?)
             }
@@ -419,10 +536,8 @@ fn carry_out(
     Ok(answers)
 }
 
-fn put(database: &Connection, arrival: &Arrival, bytes_max: Option<u64>) -> rusqlite::Result<Put> {
-    if let Some(max) = bytes_max
-        && rows::used_bytes(database)?.saturating_add(arrival.body.len() as u64) > max
-    {
+fn put(database: &Connection, arrival: &Arrival, has_room: HasRoom<'_>) -> rusqlite::Result<Put> {
+    if !has_room(database, arrival)? {
         return Ok(if rows::knows(database, arrival)? { Put::Seen } else { Put::Refused });
     }
     rows::put(database, arrival)
@@ -435,6 +550,8 @@ fn refused(ask: &Ask) -> Answer {
         Ask::Step { .. }
         | Ask::Set { .. }
         | Ask::Sweep { .. }
+        | Ask::MarkGone { .. }
+        | Ask::LetGo { .. }
         | Ask::Waiting { .. }
         | Ask::Trace { .. }
         | Ask::Get { .. } => Answer::Failed,
@@ -442,7 +559,7 @@ fn refused(ask: &Ask) -> Answer {
 }
 
 fn bring_back(path: &std::path::Path, memory: &Connection) -> Result<Connection, Unusable> {
-    let mut disk = schema::open(path, MIGRATIONS)?;
+    let mut disk = schema::open(path, MIGRATIONS, BACK_BUSY)?;
     let transaction = disk.transaction_with_behavior(TransactionBehavior::Immediate)?;
     rows::copy(memory, &transaction)?;
     transaction.commit()?;
@@ -451,6 +568,7 @@ fn bring_back(path: &std::path::Path, memory: &Connection) -> Result<Connection,
         "INSERT OR REPLACE INTO fact (link, key, value) VALUES ('', 'room', hex(zeroblob(?1 / 2)))";
     disk.execute(room, params![ROOM_BYTES])?;
     rows::set_fact(&disk, "", "room", None)?;
+    disk.busy_timeout(schema::BUSY)?;
     Ok(disk)
 }
 
@@ -519,7 +637,8 @@ mod tests {
             |number| [Ask::Put(arrival("a", number, 10)), step(number, Stage::Confirmed)];
         writer.group(&(0..1500).flat_map(confirmed).collect::<Vec<_>>());
         for swept in [1000, 500, 0] {
-            let answers = writer.group(&[Ask::Sweep { now_unix_ms: u64::MAX }]);
+            let sweep = Ask::Sweep { now_unix_ms: u64::MAX, clock_unix_ms: u64::MAX };
+            let answers = writer.group(&[sweep]);
             assert!(matches!(answers[..], [Answer::Swept(count)] if count == swept), "{answers:?}");
         }
     }
@@ -554,6 +673,20 @@ mod tests {
             matches!(put(&mut writer, 9999, 4096), Answer::Put(Put::New { .. })),
             "there is room again"
         );
+    }
+
+    #[test]
+    fn no_link_takes_all_of_the_memory() {
+        let path = PathBuf::from("/proc/no/links.db");
+        let mut writer = writer(path, Options { memory_max_bytes: 1 << 20, ..Options::default() });
+        writer.shared.set_links(["a", "b"].map(str::to_owned).into());
+        let mut fill = |link: &str, bytes: usize| {
+            let put = |number| writer.group(&[Ask::Put(arrival(link, number, bytes))]).remove(0);
+            (0..).map(put).take_while(|it| matches!(it, Answer::Put(Put::New { .. }))).count()
+        };
+        let (a, b) = (fill("a", 4096), fill("b", 4096));
+        assert!((120..175).contains(&a) && (40..60).contains(&b), "{a} {b}");
+        assert_eq!(fill("a", 10), 0);
     }
 
     fn put(writer: &mut Writer, number: u64, bytes: usize) -> Answer {

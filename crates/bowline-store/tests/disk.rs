@@ -291,6 +291,78 @@ async fn the_file_of_a_later_bowline_or_of_another_program_is_left_alone() {
     assert_eq!(tables, 1);
 }
 
+#[tokio::test]
+async fn the_file_gives_back_what_a_burst_has_taken() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open_with(path(directory.path()), SOON);
+    let inbox = store.inbox();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..200 {
+        let inbox = inbox.clone();
+        tasks.spawn(async move {
+            let id = number.to_string();
+            inbox.put(arrival(&id, 200_000)).await;
+            if number > 0 {
+                // Long ago, so that the next sweep takes it.
+                inbox.step("a", &id, Stage::Confirmed, 1, "").await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    store.close().await;
+    let bytes = || fs::metadata(path(directory.path())).unwrap().len();
+    assert!(bytes() > 30 << 20, "{}", bytes());
+    let store = Store::open_with(path(directory.path()), Options { sweep: SOON.retry, ..SOON });
+    for _ in 0..3000 {
+        if bytes() < 5 << 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(bytes() < 5 << 20, "the file stays at {}", bytes());
+    let waiting = store.inbox().waiting("a", 0, 10).await;
+    assert_eq!((waiting.len(), waiting[0].arrival.body.len()), (1, 200_000));
+    assert_eq!(store.health().mode, Mode::Disk, "{}", store.health().words);
+}
+
+#[tokio::test]
+async fn the_log_is_cut_when_somebody_who_read_for_long_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(path(directory.path()));
+    let inbox = store.inbox();
+    inbox.put(arrival("first", 10)).await;
+    let bytes = || fs::metadata(directory.path().join("links.db-wal")).unwrap().len();
+    // An operator who has left `sqlite3` open.
+    let other = Connection::open(path(directory.path())).unwrap();
+    other.execute_batch("BEGIN; SELECT COUNT(*) FROM message").unwrap();
+    for number in 0..200 {
+        inbox.put(arrival(&number.to_string(), 100_000)).await;
+    }
+    assert!(bytes() > 16 << 20, "{}", bytes());
+    assert_eq!(store.health().mode, Mode::Disk, "{}", store.health().words);
+    drop(other);
+    for number in 0..10 {
+        inbox.put(arrival(&format!("later {number}"), 100_000)).await;
+    }
+    assert!(bytes() <= 5 << 20, "{}", bytes());
+}
+
+#[tokio::test]
+async fn somebody_who_holds_the_file_for_long_degrades_it_to_memory_for_that_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open_with(path(directory.path()), SOON);
+    let inbox = store.inbox();
+    inbox.put(arrival("1", 10)).await;
+    let other = Connection::open(path(directory.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(inbox.put(arrival("2", 10)).await, Put::New { .. }));
+    assert_eq!(store.health().mode, Mode::Memory);
+    assert!(store.health().words.contains("another process holds it"), "{}", store.health().words);
+    drop(other);
+    back_on_disk(&store).await;
+    assert_eq!(inbox.waiting("a", 0, 10).await.len(), 2);
+}
+
 async fn back_on_disk(store: &Store) {
     for _ in 0..1000 {
         if store.health().mode == Mode::Disk {

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bowline_store::{Arrival, Counts, Options, Put, Stage, Store};
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use bytes::Bytes;
 const HOUR: u64 = 3600 * 1000;
 
 #[tokio::test]
-async fn a_repetition_is_known_for_24_hours_after_its_confirmation() {
+async fn a_repetition_is_known_until_a_sweep_24_hours_after_its_confirmation() {
     let (_directory, store) = store();
     let inbox = store.inbox();
     assert!(matches!(inbox.put(arrival("a", "1", 0)).await, Put::New { .. }));
@@ -19,7 +19,10 @@ async fn a_repetition_is_known_for_24_hours_after_its_confirmation() {
     assert_eq!(inbox.put(arrival("a", "1", 90 * HOUR)).await, Put::Seen, "it waits still");
 
     inbox.step("a", "1", Stage::Confirmed, 100 * HOUR, "").await;
-    assert_eq!(inbox.put(arrival("a", "1", 124 * HOUR - 1)).await, Put::Seen);
+    assert_eq!(inbox.sweep(124 * HOUR - 1).await, 0);
+    let in_a_year = arrival("a", "1", 9000 * HOUR);
+    assert_eq!(inbox.put(in_a_year).await, Put::Seen, "says a clock that is wrong");
+    assert_eq!(inbox.sweep(124 * HOUR).await, 1);
     assert!(matches!(inbox.put(arrival("a", "1", 124 * HOUR)).await, Put::New { .. }));
     assert_eq!(inbox.waiting("a", 0, 10).await.len(), 1);
 }
@@ -40,8 +43,8 @@ async fn what_waits_comes_in_the_order_of_arrival_until_it_is_confirmed_or_parke
     assert_eq!(inbox.step("a", "1", Stage::Offered, 11, "").await, Some(2));
     inbox.step("a", "1", Stage::Confirmed, 12, "").await;
     inbox.step("a", "2", Stage::Parked, 13, "10 offers").await;
-    assert_eq!(inbox.counts("a"), Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3) });
-    assert_eq!(inbox.waiting_in_all(), 2);
+    let counts = Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3), waiting_bytes: 18 };
+    assert_eq!(inbox.counts("a"), counts);
     for id in ["1", "2"] {
         let offers = inbox.step("a", id, Stage::Offered, 14, "").await;
         assert_eq!(offers, Some(0), "{id} does not wait any more");
@@ -54,10 +57,7 @@ async fn what_waits_comes_in_the_order_of_arrival_until_it_is_confirmed_or_parke
     let seen: Vec<_> = waiting.iter().map(|one| (one.arrival.id.as_str(), one.offers)).collect();
     assert_eq!(seen, [("3", 1), ("4", 0)], "offers go on being counted");
     assert_eq!(waiting[0].arrival.body, "body of 3");
-    assert_eq!(
-        store.inbox().counts("a"),
-        Counts { waiting: 2, parked: 1, oldest_unix_ms: Some(3) }
-    );
+    assert_eq!(store.inbox().counts("a"), counts, "counted or read, they are the same");
 }
 
 #[tokio::test]
@@ -110,10 +110,138 @@ async fn confirmed_goes_after_24_hours_and_parked_after_7_days() {
     assert_eq!(inbox.sweep(25 * HOUR - 1).await, 0);
     assert_eq!(inbox.sweep(25 * HOUR).await, 20);
     assert_eq!(inbox.trace("7").await, []);
-    assert_eq!(inbox.counts("a"), Counts { waiting: 1, parked: 1, oldest_unix_ms: Some(0) });
+    assert_eq!((inbox.counts("a").waiting, inbox.counts("a").parked), (1, 1));
     assert_eq!(inbox.sweep(169 * HOUR).await, 1);
     assert_eq!(inbox.counts("a").parked, 0);
-    assert_eq!(inbox.sweep(100_000 * HOUR).await, 0, "what waits never goes");
+    inbox.set_links(names(&["a"]));
+    assert_eq!(
+        inbox.sweep(100_000 * HOUR).await,
+        0,
+        "what waits of a link that is there never goes"
+    );
+}
+
+#[tokio::test]
+async fn what_was_done_while_the_clock_was_a_year_ahead_is_not_kept_for_a_year() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    inbox.put(arrival("a", "1", 0)).await;
+    inbox.step("a", "1", Stage::Confirmed, 9000 * HOUR, "").await;
+    assert_eq!(inbox.sweep(HOUR).await, 0);
+    assert_eq!(inbox.put(arrival("a", "1", HOUR)).await, Put::Seen);
+    assert_eq!(inbox.sweep(25 * HOUR).await, 1);
+}
+
+#[tokio::test]
+async fn what_waits_of_a_link_that_is_gone_is_told_and_kept_for_7_days() {
+    let (directory, store) = store();
+    let inbox = store.inbox();
+    inbox.set_links(names(&["a", "b"]));
+    for link in ["a", "b"] {
+        inbox.put(arrival(link, "1", HOUR)).await;
+    }
+    inbox.put(arrival("a", "parked", HOUR)).await;
+    inbox.step("a", "parked", Stage::Parked, HOUR, "").await;
+    assert_eq!(inbox.gone(), []);
+
+    inbox.set_links(names(&["b"]));
+    let gone = inbox.gone();
+    assert_eq!((gone.len(), gone[0].link.as_str()), (1, "a"));
+    assert_eq!((gone[0].counts.waiting, gone[0].counts.parked), (1, 1));
+    // Another process goes on from when the first one noticed.
+    inbox.set("a", "gone", Some(&HOUR.to_string())).await;
+    store.close().await;
+    let store = Store::open(directory.path().join("links.db"));
+    let inbox = store.inbox();
+    assert_eq!(inbox.gone(), [], "nobody has told it which links there are");
+    assert_eq!(inbox.sweep(HOUR).await, 0);
+    inbox.set_links(names(&["b"]));
+    assert_eq!(inbox.sweep(HOUR).await, 0);
+    let gone = inbox.gone();
+    assert_eq!((gone[0].since_unix_ms, gone[0].until_unix_ms), (HOUR, 169 * HOUR));
+
+    inbox.set_links(names(&["a", "b"]));
+    assert_eq!(inbox.sweep(169 * HOUR).await, 1, "the parked one");
+    assert_eq!(ids(&store, 0, 10).await, ["1"], "its link is back, and it waits");
+    inbox.set_links(names(&["b"]));
+    assert_eq!(inbox.sweep(169 * HOUR).await, 0, "its 7 days begin anew");
+    // When the link went, by the clock of this test; the store has looked at the real one.
+    inbox.set("a", "gone", Some(&(169 * HOUR).to_string())).await;
+    assert_eq!(inbox.sweep(337 * HOUR - 1).await, 0);
+    assert_eq!(inbox.sweep(337 * HOUR).await, 1);
+    assert_eq!(inbox.gone(), []);
+    assert_eq!(inbox.counts("b").waiting, 1);
+    inbox.sweep(337 * HOUR).await;
+    assert_eq!(inbox.get("a", "gone").await, None, "nothing is left of it");
+}
+
+#[tokio::test]
+async fn what_waits_of_a_link_that_is_gone_can_be_let_go_and_is_known_when_it_comes_again() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    inbox.set_links(names(&["a", "b"]));
+    for number in 0..1200 {
+        inbox.put(arrival("a", &number.to_string(), 0)).await;
+    }
+    inbox.put(arrival("b", "1", 0)).await;
+    inbox.step("a", "7", Stage::Parked, 1, "").await;
+    assert_eq!(inbox.let_go("a", HOUR).await, 0, "it is configured");
+    inbox.set_links(names(&["b"]));
+    assert_eq!(inbox.let_go("a", HOUR).await, 1200);
+    assert_eq!(
+        (inbox.gone(), inbox.counts("a"), inbox.counts("b").waiting),
+        (vec![], Counts::default(), 1)
+    );
+    assert_eq!(inbox.put(arrival("a", "5", HOUR)).await, Put::Seen);
+    let last = inbox.trace("5").await.pop().unwrap();
+    assert_eq!((last.stage, last.words.as_str()), (Stage::Confirmed, "let go: its link is gone"));
+}
+
+#[tokio::test]
+async fn no_link_takes_the_place_of_all_others_and_all_together_stay_below_the_limit() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    assert_eq!(inbox.room("a", 20), 20, "who is alone has all");
+    inbox.set_links(names(&["a", "b", "c", "gone"]));
+    inbox.put(arrival("gone", "1", 0)).await;
+    inbox.set_links(names(&["a", "b", "c"]));
+    let fill = async |link: &str| {
+        let mut count = 0;
+        while inbox.room(link, 20) > 0 {
+            inbox.put(arrival(link, &count.to_string(), 0)).await;
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(fill("a").await, 14, "its third of one half, and the other half with what is over");
+    assert_eq!(inbox.room("a", 20), 0);
+    assert_eq!((inbox.room("b", 20), inbox.room("c", 20)), (3, 3));
+    assert_eq!((fill("b").await, fill("c").await), (3, 3));
+    inbox.step("a", "0", Stage::Confirmed, 0, "").await;
+    assert_eq!((inbox.room("a", 20), inbox.room("b", 20)), (1, 1), "whoever comes first");
+    inbox.step("b", "0", Stage::Confirmed, 0, "").await;
+    assert_eq!((inbox.room("a", 20), inbox.room("b", 20)), (1, 2));
+    assert_eq!(inbox.room("c", 2), 0, "fewer than links");
+    assert_eq!(inbox.room("c", 0), 0);
+}
+
+#[tokio::test]
+async fn what_waits_is_read_in_pieces_that_fit_into_memory() {
+    let (_directory, store) = store();
+    let inbox = store.inbox();
+    for number in 0..5 {
+        let body = Bytes::from(vec![b'x'; 3 << 20]);
+        inbox.put(Arrival { body, ..arrival("a", &number.to_string(), 0) }).await;
+    }
+    let huge = Bytes::from(vec![b'x'; 16 << 20]);
+    inbox.put(Arrival { body: huge, ..arrival("a", "5", 0) }).await;
+    let (mut after, mut pieces) = (0, Vec::new());
+    while let piece @ [.., last] = &inbox.waiting("a", after, 256).await[..] {
+        after = last.seq;
+        pieces.push(piece.len());
+    }
+    assert_eq!(pieces, [3, 3]);
+    assert_eq!(inbox.counts("a").waiting_bytes, 31 << 20);
 }
 
 #[tokio::test]
@@ -168,6 +296,10 @@ async fn two_processes_share_the_file_during_an_upgrade() {
     );
     let step = old.inbox().step("a", "19", Stage::Offered, 1, "").await;
     assert_eq!(step, None, "that says nothing of the message");
+}
+
+fn names(links: &[&str]) -> BTreeSet<String> {
+    links.iter().map(|link| (*link).to_owned()).collect()
 }
 
 async fn ids(store: &Store, after_seq: u64, limit: usize) -> Vec<String> {

@@ -8,7 +8,12 @@ use crate::{
 };
 
 /// Writes where the server listens and what it does there.
-pub(crate) fn text(config: &Config, public: &[SocketAddr], admin: &[SocketAddr]) -> String {
+pub(crate) fn text(
+    config: &Config,
+    public: &[SocketAddr],
+    admin: &[SocketAddr],
+    links: &[SocketAddr],
+) -> String {
     let (bold, soft, end) =
         if colours() { ("\x1b[1;36m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") };
     let mut text = format!("\n  {bold}bowline{end} {soft}{}{end}\n\n", env!("CARGO_PKG_VERSION"));
@@ -22,6 +27,10 @@ pub(crate) fn text(config: &Config, public: &[SocketAddr], admin: &[SocketAddr])
     }
     for address in admin {
         line("admin", &url("http", *address));
+    }
+    for address in links {
+        let words = "for the bots of [links], as `bowline link env NAME` says";
+        line("links", &format!("{} {soft}{words}{end}", url("http", *address)));
     }
     let namespaces: Vec<String> = (config.namespaces.0.iter())
         .map(|(name, rule)| format!("{name} {soft}{}{end}", rule.handler.name()))
@@ -60,12 +69,19 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_with_tls_is_shown_as_https() {
+    fn every_listener_is_shown_and_one_with_tls_as_https() {
         let file = ("/x/bowline.toml".into(), TLS.to_owned());
         let config = crate::config::of_text(Some(file), crate::config::Overrides::default());
-        let shown =
-            text(&config.unwrap(), &["[::1]:1".parse().unwrap()], &["[::1]:2".parse().unwrap()]);
-        assert!(shown.contains("https://[::1]:1/") && shown.contains("http://[::1]:2/"), "{shown}");
+        let [public, admin, links] = [1, 2, 3].map(|port| format!("[::1]:{port}").parse().unwrap());
+        let shown = text(&config.unwrap(), &[public], &[admin], &[links]);
+        for (label, url) in [
+            ("listening", "https://[::1]:1/"),
+            ("admin", "http://[::1]:2/"),
+            ("links", "http://[::1]:3/"),
+        ] {
+            let line = shown.lines().find(|line| line.contains(url)).unwrap_or_default();
+            assert!(line.contains(label), "{shown}");
+        }
     }
 
     const TLS: &str = "[server.tls]\ncert-file = \"a\"\nkey-file = \"b\"\n";

@@ -134,12 +134,3 @@ impl Management {
         }
     }
 }
-
-/// What a reload did: paths of keys.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Reloaded {
-    /// What is in force now.
-    pub(crate) applied: Vec<String>,
-    /// What waits for a restart of the server.
-    pub(crate) restart: Vec<String>,
-}

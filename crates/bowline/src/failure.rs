@@ -68,6 +68,7 @@ impl Failure {
             | ErrorCode::LinkUnknown
             | ErrorCode::LinkNotProved
             | ErrorCode::LinkMessageUnknown
+            | ErrorCode::LinkKept
             | ErrorCode::ServiceNotReady
             | ErrorCode::BenchFailed => Exit::Failed,
             ErrorCode::AdminTokenUnreadable | ErrorCode::BenchInvalid => Exit::Usage,

@@ -205,11 +205,12 @@ fn announce(config: &Config, listeners: &[(Listener, TcpListener)]) {
         let matching = listeners.iter().filter(move |(listener, _)| listener.door == door);
         matching.map(|(listener, _)| listener.address).collect::<Vec<_>>()
     };
-    let (public, admin) = (of(Door::Public), of(Door::Admin));
+    let [public, admin, links] = [Door::Public, Door::Admin, Door::Links].map(of);
     if config.log.format.is_json() {
-        tracing::info!(public = join(&public), admin = join(&admin), "listening");
+        let links = (!links.is_empty()).then(|| join(&links));
+        tracing::info!(public = join(&public), admin = join(&admin), links, "listening");
     } else {
-        let text = banner::text(config, &public, &admin);
+        let text = banner::text(config, &public, &admin, &links);
         // Nobody listens to stderr: then nobody misses it.
         let _ = io::stderr().write_all(text.as_bytes());
     }

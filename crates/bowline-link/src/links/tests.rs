@@ -6,6 +6,7 @@ use std::{path::Path, time::Duration};
 
 use bowline_proto::keeper::{self, Level, Reason, State, Verdict};
 use bowline_store::Stage;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     clock,
     lease::{Holder, Lease, LeaseKey},
     settings::{Deliver, Http, Link, Profile, Secret, Shared},
-    view::View,
+    view::{ProbeView, View},
 };
 use fakes::{Bot, FakeHost, FakeMaker, Service, until};
 
@@ -150,6 +151,23 @@ async fn a_connection_that_nothing_is_routed_to_is_replaced_though_it_answers_pi
 }
 
 #[tokio::test]
+async fn how_the_last_round_trip_ended_is_shown_until_another_one_ends_otherwise() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    let last = |outcome| {
+        world.view("a").last_probe.is_some_and(|probe: ProbeView| probe.outcome == outcome)
+    };
+    until("it came back", || last("ok")).await;
+    // Nothing takes the connection's place.
+    world.service("a").set_refusing(Some(Verdict::Again));
+    world.service("a").unroute();
+    assert_eq!(world.links.probe("a").await.unwrap().outcome, ProbeOutcome::Lost);
+    until("it was lost", || last("lost")).await;
+    world.service("a").set_refusing(None);
+    until("one over a new connection came back", || last("ok")).await;
+}
+
+#[tokio::test]
 async fn what_only_informs_is_offered_once_and_not_kept() {
     let world = World::new(&["a"]);
     world.live("a").await;
@@ -261,6 +279,58 @@ async fn what_finds_no_place_is_not_acknowledged_and_asked_for_later() {
     world.bot("a").set_there(true);
     until("all are confirmed", || world.view("a").figures.confirmed == 3).await;
     assert_eq!(world.bot("a").offered_in("x"), ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn a_link_whose_bot_never_comes_leaves_the_others_their_part() {
+    let world = World::with(&["a", "b"], |_| {}, |shared| shared.waiting_max = 8);
+    for name in ["a", "b"] {
+        world.live(name).await;
+        world.bot(name).set_there(false);
+    }
+    for n in 0..7 {
+        world.service("a").say(&format!("a{n}"), "x");
+    }
+    until("what is over is refused", || world.view("a").figures.refused == 1).await;
+    assert_eq!(world.view("a").inbox.waiting, 6, "two of its own, and the four for whoever comes");
+    assert!(world.view("a").full.is_some_and(|full| full.words.contains("`waiting-max`")));
+    world.service("b").say("b0", "x");
+    world.service("b").say("b1", "x");
+    until("both wait", || world.view("b").inbox.waiting == 2).await;
+    assert_eq!((world.view("b").full, world.view("b").figures.refused), (None, 0));
+    assert_eq!(world.service("a").acknowledged().len(), 6);
+
+    world.bot("a").set_there(true);
+    until("all are confirmed", || world.view("a").figures.confirmed == 7).await;
+    until("it is said", || world.view("a").full.is_none()).await;
+    assert_eq!(world.bot("a").offered_in("x").last().unwrap(), "a6");
+}
+
+#[tokio::test]
+async fn what_waits_of_a_link_that_was_taken_out_is_told_and_offered_when_it_is_back() {
+    let world = World::with(&["a", "b"], |_| {}, |shared| shared.waiting_max = 2);
+    for name in ["a", "b"] {
+        world.live(name).await;
+        world.bot(name).set_there(false);
+    }
+    world.service("a").say("one", "x");
+    until("it waits", || world.view("a").inbox.waiting == 1).await;
+    world.links.configure(vec![link("b")]);
+    until("the link is gone", || world.links.view().len() == 1).await;
+    let gone = world.links.gone();
+    assert_eq!((gone.len(), gone[0].link.as_str(), gone[0].counts.waiting), (1, "a", 1));
+    world.service("b").say("two", "x");
+    world.service("b").say("three", "x");
+    until("both wait", || world.view("b").inbox.waiting == 2).await;
+
+    world.bot("a").set_there(true);
+    world.links.configure(vec![link("a"), link("b")]);
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.links.gone(), []);
+    assert_eq!(world.links.let_go("b").await, 0, "it is there");
+    world.links.configure(vec![link("a")]);
+    assert_eq!(world.links.let_go("b").await, 2);
+    assert_eq!(world.links.gone(), []);
 }
 
 #[tokio::test]
@@ -402,7 +472,8 @@ async fn a_reload_touches_only_what_has_changed() {
     for name in ["a", "b", "c"] {
         world.live(name).await;
     }
-    let changed = Link { confirm_timeout: Duration::from_secs(7), ..link("b") };
+    let mut changed = link("b");
+    changed.keeper.max_age = Duration::from_secs(7_000);
     world.links.configure(vec![link("a"), changed, link("d")]);
     until("c is gone, d is there", || {
         let names: Vec<_> = world.links.view().into_iter().map(|view| view.name).collect();
@@ -416,6 +487,39 @@ async fn a_reload_touches_only_what_has_changed() {
     assert_eq!(world.service("a").goodbyes(), 0);
     assert_eq!((world.service("b").goodbyes(), world.service("c").goodbyes()), (1, 1));
     assert_eq!(world.service("c").open(), 0);
+}
+
+#[tokio::test]
+async fn a_link_whose_bot_is_told_otherwise_keeps_its_connection() {
+    let world = World::with(&["a"], |link| link.deliver = Deliver::Http("app".into()), |_| {});
+    world.live("a").await;
+    world.bot("a").behave(|offer| (offer.attempt > 1).then(fakes::confirmed));
+    world.service("a").say("one", "x");
+    until("it is offered", || !world.bot("a").offered().is_empty()).await;
+    let bots = Deliver::Namespace("/bots".into());
+    let changed = Link {
+        deliver: bots.clone(),
+        service: Some("bot".into()),
+        offers_max: 3,
+        confirm_timeout: Duration::from_secs(7),
+        keeper: keeper::Config { service_after: Some(2), ..link("a").keeper },
+        ..link("a")
+    };
+    world.links.configure(vec![changed]);
+    until("the way to the bot is another", || world.maker.ways().last() == Some(&bots)).await;
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.bot("a").offered(), [("one".into(), 1), ("one".into(), 2)]);
+    world.bot("a").behave(|_| Some(Outcome::Unconfirmed("no".into())));
+    world.service("a").say("two", "x");
+    until("it is put aside after three offers", || world.view("a").inbox.parked == 1).await;
+    assert_eq!(world.bot("a").offered_in("x"), ["one", "one", "two", "two", "two"]);
+    assert!(world.view("a").figures.rungs.contains_key(&keeper::Rung::Service));
+    assert_eq!((world.service("a").opened(), world.service("a").goodbyes()), (1, 0));
+
+    world.links.configure(vec![link("a")]);
+    until("over the proxy its profile does other things", || world.service("a").goodbyes() == 1)
+        .await;
+    world.live("a").await;
 }
 
 #[tokio::test]
@@ -464,7 +568,12 @@ async fn a_link_whose_lease_is_held_elsewhere_is_off_and_names_the_holder() {
     let world = World::with(&["a"], token, |shared| shared.leases = leases);
     until("it is said", || world.view("a").words.contains("/srv/other")).await;
     assert_eq!(world.view("a").state, State::Off);
-    assert_eq!(world.links.probe("a").await.unwrap().outcome, ProbeOutcome::Impossible);
+    let outcome = world.links.probe("a").await.unwrap().outcome;
+    let ProbeOutcome::Impossible(words) = outcome else { panic!("{outcome:?}") };
+    assert!(
+        words.starts_with("the link is off: held by") && words.contains("/srv/other"),
+        "{words}"
+    );
     drop(lease);
     world.live("a").await;
 }
@@ -480,6 +589,29 @@ async fn a_way_to_the_bot_that_is_missing_is_asked_for_again() {
     until("it waits", || world.view("a").inbox.waiting == 1).await;
     world.maker.set_deliver_missing(false);
     until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_be_served_is_tried_again_which_is_shown() {
+    let in_the_way = |shared: &mut Shared| {
+        std::fs::create_dir_all(shared.directory.join("local.lock")).unwrap();
+    };
+    let world = World::with(&["a"], |_| {}, in_the_way);
+    let listener = TcpListener::bind(world.shared.listen).unwrap();
+    let address = listener.local_addr().unwrap();
+    world.links.serve_local(listener);
+    until("it is shown", || {
+        let why = world.view("a").locked_out;
+        why.is_some_and(|why| why.contains("local.lock"))
+    })
+    .await;
+    std::fs::remove_dir(world.shared.directory.join("local.lock")).unwrap();
+    until("it is served", || world.view("a").locked_out.is_none()).await;
+    let mut bot = tokio::net::TcpStream::connect(address).await.unwrap();
+    bot.write_all(b"CONNECT a.example:443 HTTP/1.1\r\nhost: a.example:443\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    bot.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 407");
 }
 
 /// Links over services and bots in memory.
@@ -536,7 +668,7 @@ impl World {
     fn view(&self, name: &str) -> View {
         let nothing = || {
             let inbox = self.links.inside.running.get().unwrap().store.inbox();
-            Board::new(Clock::start(), inbox, &link(name)).view()
+            Board::new(Clock::start(), inbox, &link(name)).view(None)
         };
         self.links.view().into_iter().find(|view| view.name == name).unwrap_or_else(nothing)
     }
@@ -572,7 +704,7 @@ fn started(shared: &Shared, maker: &Arc<FakeMaker>, names: &[Link]) -> Links {
     let links = Links::new(shared.clone(), Arc::new(FakeHost));
     links.configure(names.to_vec());
     let store = Store::open(shared.directory.join("links.db"));
-    links.start_with(store, None, Arc::clone(maker) as Arc<dyn Maker>).unwrap();
+    links.start_with(store, Arc::clone(maker) as Arc<dyn Maker>).unwrap();
     links
 }
 
@@ -593,7 +725,7 @@ fn link(name: &str) -> Link {
         proxy: None,
         ca_file: None,
         keeper: keeper::Config {
-            ping_interval: Duration::from_millis(100),
+            ping_interval: Some(Duration::from_millis(100)),
             ping_timeout: Duration::from_millis(80),
             probe_timeout: Duration::from_millis(200),
             overlap: Duration::from_millis(100),

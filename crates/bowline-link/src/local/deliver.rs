@@ -189,20 +189,26 @@ impl Deliver for Bots {
     fn presence(&self) -> Presence {
         let now = clock::instant();
         let inside = self.lock();
-        let connections = inside.seats.len();
+        let connections = inside.seats.iter().filter(|seated| seated.ready).count();
         let newest = inside.seats.iter().rfind(|seated| seated.ready);
-        let words = match (newest, connections) {
-            (None, 0) => "no bot over the proxy".to_owned(),
-            (None, 1) => "a bot over the proxy that has not authorised itself yet".to_owned(),
-            (None, many) => format!("{many} bots over the proxy, none of them authorised yet"),
-            (Some(newest), many) => {
+        let words = match (newest, inside.seats.len()) {
+            (None, 0) => {
+                "no bot over the proxy; `bowline link env` has the variables for one".to_owned()
+            }
+            (None, 1) => {
+                "no bot over the proxy; 1 connection has not authorised itself yet".to_owned()
+            }
+            (None, many) => format!(
+                "no bot over the proxy; {many} connections have not authorised themselves yet"
+            ),
+            (Some(newest), _) => {
                 let age = in_words(now.saturating_duration_since(newest.since));
                 let silent = if newest.silent.load(Ordering::Relaxed) {
                     ", which does not answer pings"
                 } else {
                     ""
                 };
-                match many {
+                match connections {
                     1 => format!("1 bot over the proxy for {age}{silent}"),
                     many => format!(
                         "{many} bots over the proxy; messages go to the newest, there for {age}{silent}"
@@ -274,12 +280,14 @@ mod tests {
         let (old, mut old_told) = bots.sit();
         let (new, mut new_told) = bots.sit();
         assert_eq!(bots.offer(offer("1", "r")).await, Outcome::Absent);
-        assert_eq!(bots.presence().words, "2 bots over the proxy, none of them authorised yet");
+        let unready = "no bot over the proxy; 2 connections have not authorised themselves yet";
+        assert_eq!(bots.presence(), Presence { connections: 0, words: unready.to_owned() });
 
         old.set_ready(true);
         bots.ready().await;
         let offered = bots.hand_over(offer("1", "r")).unwrap();
         assert!(matches!(old_told.recv().await, Some(Tell::Offer { .. })));
+        assert_eq!(bots.presence().words, "1 bot over the proxy for 0 s");
         // The task ended without a word.
         assert!(offered.await.is_err());
 
@@ -295,7 +303,7 @@ mod tests {
              answer pings"
         );
         drop((old, new));
-        assert_eq!(bots.presence().words, "no bot over the proxy");
+        assert!(bots.presence().words.starts_with("no bot over the proxy; `bowline link env`"));
         assert_eq!(bots.offer(offer("1", "r")).await, Outcome::Absent);
     }
 
@@ -356,6 +364,7 @@ mod tests {
     async fn too_many_websockets_cost_the_oldest_its_place() {
         let bots = Bots::new();
         let mut seats = (0..=limit::SOCKETS_OF_LINK_MAX).map(|_| bots.sit()).collect::<Vec<_>>();
+        seats.iter().for_each(|(seat, _)| seat.set_ready(true));
         assert_eq!(bots.presence().connections, limit::SOCKETS_OF_LINK_MAX);
         assert!(seats[0].1.recv().await.is_none());
         assert!(seats[1].1.try_recv().is_err());

@@ -1,15 +1,18 @@
-//! Files of the local side: there as a whole or not at all, for nobody but this user, and made once although a master
-//! and its gateways may want them at the same moment.
+//! Files of the local side: there as a whole or not at all, for nobody but their owner, and made once although a master
+//! and its gateways may want them at the same moment. What root makes in a directory of somebody else is that user's, so
+//! that their server can read it.
 
 use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown,
+    },
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::limit;
 
@@ -40,6 +43,7 @@ impl std::error::Error for LocalError {}
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    owner: Owner,
     /// Its lock is let go of when it is closed.
     _lock: File,
 }
@@ -48,23 +52,24 @@ impl Directory {
     /// Makes the directory if there is none, and waits for its lock. Whoever holds that writes a few small files.
     pub(super) fn lock(path: &Path) -> Result<Self, LocalError> {
         let failed = |error: io::Error| LocalError::new(format!("use {}", path.display()), error);
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        make(path).map_err(failed)?;
         let found = fs::metadata(path).map_err(failed)?;
+        let owner = Owner::of(&found);
         if found.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
         }
 
         let name = path.join("local.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&name)
+        let lock = owner
+            .create(&name)
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => open(OpenOptions::new().write(true), &name),
+                _ => Err(error),
+            })
             .map_err(|error| LocalError::new(format!("open {}", name.display()), error))?;
         rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
             .map_err(|error| LocalError::new(format!("lock {}", name.display()), error))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), owner, _lock: lock })
     }
 
     /// Where a file of it is.
@@ -76,7 +81,7 @@ impl Directory {
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, LocalError> {
         let path = self.file(name);
         let failed = |error: io::Error| LocalError::new(format!("read {}", path.display()), error);
-        let file = match File::open(&path) {
+        let file = match open(OpenOptions::new().read(true), &path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -99,8 +104,7 @@ impl Directory {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
             }
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            let mut file = self.owner.create(&fresh)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&fresh, &path)?;
@@ -114,6 +118,62 @@ impl Directory {
         match self.read(name) {
             Ok(Some(found)) if found == text => Ok(()),
             Ok(_) | Err(_) => self.write(name, text),
+        }
+    }
+}
+
+/// Makes a directory, and those around it that are not there, for whoever the first of them that is there belongs to.
+fn make(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(_) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let around = path.parent().filter(|around| !around.as_os_str().is_empty());
+    if let Some(around) = around {
+        make(around)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    let owner = Owner::of(&fs::metadata(around.unwrap_or(Path::new(".")))?);
+    owner.give(&open(OpenOptions::new().read(true), path)?)
+}
+
+/// Opens what is there, and not what a link in a directory of somebody else leads to.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
+}
+
+/// A user and a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    fn of(found: &fs::Metadata) -> Self {
+        Self { user: found.uid(), group: found.gid() }
+    }
+
+    /// Makes a file that is not there for this user alone.
+    fn create(self, path: &Path) -> io::Result<File> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        self.give(&file)?;
+        Ok(file)
+    }
+
+    /// Gives away what this process has made just now, if it is root's to give: its own user alone counts.
+    fn give(self, made: &File) -> io::Result<()> {
+        if made.metadata()?.uid() == self.user {
+            return Ok(());
+        }
+        match fchown(made, Some(self.user), Some(self.group)) {
+            // It can be used by this user, as ever.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            given => given,
         }
     }
 }
@@ -146,6 +206,38 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
         drop(Directory::lock(&path).unwrap());
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[test]
+    fn what_is_made_belongs_to_whoever_the_directory_around_it_belongs_to() {
+        let temporary = tempfile::tempdir().unwrap();
+        // Only root can give it away; for others it is their own, and stays so.
+        let _ = std::os::unix::fs::chown(temporary.path(), Some(4711), Some(4712));
+        let owner = |path: &Path| Owner::of(&fs::metadata(path).unwrap());
+        let wanted = owner(temporary.path());
+
+        let state = temporary.path().join("state");
+        let directory = Directory::lock(&state.join("links")).unwrap();
+        directory.write("a", "one").unwrap();
+        for path in [&state, &directory.path, &directory.file("a"), &directory.file("local.lock")] {
+            assert_eq!(owner(path).user, wanted.user, "{}", path.display());
+        }
+        assert_eq!(fs::metadata(directory.file("a")).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(directory.read("a").unwrap().as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn a_link_to_somebody_elses_file_is_not_followed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let other = temporary.path().join("other");
+        fs::write(&other, "secret").unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o644)).unwrap();
+        let directory = Directory::lock(&temporary.path().join("links")).unwrap();
+        std::os::unix::fs::symlink(&other, directory.file("a")).unwrap();
+        assert!(directory.read("a").is_err());
+        directory.keep("a", "own").unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "secret");
+        assert_eq!(fs::metadata(&other).unwrap().mode() & 0o777, 0o644);
     }
 
     #[test]

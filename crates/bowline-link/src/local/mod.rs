@@ -17,6 +17,7 @@ mod authority;
 mod body;
 mod connect;
 mod deliver;
+mod door;
 mod environment;
 mod files;
 mod limit;
@@ -43,7 +44,7 @@ use std::{
 use bowline_dial::{Leg, Proxy, Trust};
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{self, JoinSet},
     time::timeout,
 };
 
@@ -53,6 +54,7 @@ use crate::{
 };
 use authority::{Authority, LOCALHOST};
 use deliver::Bots;
+pub(crate) use door::Door;
 pub use environment::environment;
 use files::Directory;
 pub use files::LocalError;
@@ -182,7 +184,7 @@ impl Local {
     /// # Errors
     ///
     /// The listener cannot be used, or others than this machine could reach it.
-    pub fn serve(&self, listener: TcpListener, tasks: &mut JoinSet<()>) -> io::Result<()> {
+    pub fn serve(&self, listener: TcpListener, tasks: &mut JoinSet<()>) -> io::Result<task::Id> {
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() {
             let words = "bots are only served on a loopback address";
@@ -191,8 +193,7 @@ impl Local {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         self.inside.port.store(address.port(), Ordering::Relaxed);
-        tasks.spawn(listener::accept(self.clone(), listener));
-        Ok(())
+        Ok(tasks.spawn(listener::accept(self.clone(), listener)).id())
     }
 
     /// Lets go of the bots, because the process ends: nothing is accepted any more, their WebSockets are closed with

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 /// What the word of a routing probe begins with. 32 hexadecimal digits follow.
 const NONCE: &str = "bowline-probe-";
 
-/// An id that is longer is kept by its hash: it is a key of the store, and stands in logs.
+/// An id or a room that is longer is kept by its hash: it is a key of the store, stands in logs, and is in memory for
+/// each message that waits.
 const ID_MAX_BYTES: usize = 200;
 
 /// Where id and room of a message are: JSON pointers (RFC 6901).
@@ -29,10 +30,11 @@ impl Pointers {
         scalar(message, self.id.as_deref()?).filter(|id| !id.is_empty())
     }
 
-    /// Its room; empty if it has none.
+    /// Its room, as it is kept; empty if it has none.
     pub(super) fn room(&self, message: &Value) -> String {
         let pointer = self.room.as_deref();
-        pointer.and_then(|pointer| scalar(message, pointer)).unwrap_or_default()
+        let room = pointer.and_then(|pointer| scalar(message, pointer));
+        room.map(|room| kept_id(&room)).unwrap_or_default()
     }
 }
 
@@ -99,6 +101,7 @@ mod tests {
         let none = json!({ "event": { "id": { "x": 1 } } });
         assert_eq!((pointers.id(&none), pointers.room(&none)), (None, String::new()));
         assert_eq!(pointers.id(&json!({ "event": { "id": "" } })), None);
+        assert_eq!(pointers.room(&json!({ "room": "r".repeat(201) })).len(), 37);
         assert_eq!(kept_id(&"x".repeat(200)), "x".repeat(200));
         assert_eq!(kept_id(&"x".repeat(201)).len(), 37);
         assert!(Pointers::default().are_none());

@@ -1,6 +1,9 @@
 //! A WebSocket whose messages are JSON or bytes.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bowline_dial::{
     Message as Frame, Outbox,
@@ -38,6 +41,7 @@ pub struct WebSocket {
     /// What acknowledges a message, with `{id}` in it.
     ack: Option<String>,
     host: String,
+    pongs: Arc<Pongs>,
 }
 
 impl WebSocket {
@@ -75,6 +79,7 @@ impl WebSocket {
             probe: probe.clone(),
             ack: ack.clone(),
             host: authority_of(url)?,
+            pongs: Arc::new(Pongs::new(&link.name)),
         })
     }
 
@@ -96,6 +101,7 @@ impl WebSocket {
             commands: command_receiver,
             events: outbox,
             over: false,
+            pinged: Pinged::on(Arc::clone(&self.pongs)),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
@@ -137,6 +143,65 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     events: Outbox<Event>,
     over: bool,
+    pinged: Pinged,
+}
+
+/// Connections of a link whose service answers no pings, though it must (RFC 6455 section 5.5.2), and works otherwise.
+#[derive(Debug)]
+struct Pongs {
+    link: String,
+    /// `None`: there was a pong once, or it was told that there is none.
+    silent: Mutex<Option<u32>>,
+}
+
+/// After how many of them it is told; on each, so many pings were not answered.
+const SILENT: u32 = 3;
+
+impl Pongs {
+    fn new(link: &str) -> Self {
+        Self { link: link.to_owned(), silent: Mutex::new(Some(0)) }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Option<u32>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of the pings of one connection.
+#[derive(Debug)]
+struct Pinged {
+    pongs: Arc<Pongs>,
+    pings: u32,
+    has_pong: bool,
+    /// Whether a routing probe came back.
+    is_routed: bool,
+}
+
+impl Pinged {
+    fn on(pongs: Arc<Pongs>) -> Self {
+        Self { pongs, pings: 0, has_pong: false, is_routed: false }
+    }
+}
+
+impl Drop for Pinged {
+    fn drop(&mut self) {
+        let Self { pongs, pings, has_pong, is_routed } = self;
+        let mut silent = pongs.silent();
+        let Some(connections) = &mut *silent else { return };
+        if *has_pong {
+            *silent = None;
+        } else if *is_routed && *pings >= SILENT {
+            *connections += 1;
+            if *connections >= SILENT {
+                *silent = None;
+                tracing::warn!(
+                    link = pongs.link,
+                    "the service has answered no WebSocket ping on {SILENT} connections, though messages arrive: each was \
+                     replaced for it. `ping-interval = \"0s\"` for the link ends that; its routing probes prove it then"
+                );
+            }
+        }
+    }
 }
 
 /// What the loop woke up for.
@@ -184,6 +249,7 @@ impl Driver {
         let sender = &self.socket.sender;
         match command {
             Command::Ping => {
+                self.pinged.pings += 1;
                 // That it is over is told by an event.
                 let _ = sender.ping(Bytes::new()).await;
             }
@@ -227,10 +293,16 @@ impl Driver {
     fn heard(&mut self, event: SocketEvent) {
         let event = match event {
             SocketEvent::Message(frame) => match nonce_in(frame.as_bytes()) {
-                Some(nonce) => Event::Probed { nonce },
+                Some(nonce) => {
+                    self.pinged.is_routed = true;
+                    Event::Probed { nonce }
+                }
                 None => Event::Message(self.message(&frame)),
             },
-            SocketEvent::Pong(_) => Event::Heard(Level::Pong),
+            SocketEvent::Pong(_) => {
+                self.pinged.has_pong = true;
+                Event::Heard(Level::Pong)
+            }
             SocketEvent::Heard => Event::Heard(Level::Tcp),
             SocketEvent::Closed { code, reason, .. } => {
                 self.over = true;
@@ -397,3 +469,27 @@ impl rules::Socket for BotSocket {
 
 /// RFC 6455 section 7.4.1.
 const NORMAL_CLOSURE: u16 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_answers_no_ping_is_told_of_once_and_only_if_it_works() {
+        let pongs = Arc::new(Pongs::new("ann"));
+        let ended = |pings, has_pong, is_routed| {
+            drop(Pinged { pongs: Arc::clone(&pongs), pings, has_pong, is_routed });
+            *pongs.silent()
+        };
+        assert_eq!(ended(9, false, false), Some(0), "it does not work at all");
+        assert_eq!(ended(2, false, true), Some(0), "it had no time");
+        assert_eq!(ended(3, false, true), Some(1));
+        assert_eq!(ended(3, false, true), Some(2));
+        assert_eq!(ended(3, false, true), None, "told");
+        assert_eq!(ended(3, false, true), None);
+
+        let pongs = Arc::new(Pongs::new("ann"));
+        drop(Pinged { pongs: Arc::clone(&pongs), pings: 1, has_pong: true, is_routed: false });
+        assert_eq!(*pongs.silent(), None, "it can");
+    }
+}

@@ -22,7 +22,7 @@ pub(super) struct Arrived {
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) arrived: Arrived,
-    /// `None`: as many wait as may.
+    /// `None`: as many of this link wait as may.
     pub(super) put: Option<Put>,
 }
 
@@ -39,8 +39,9 @@ pub(super) async fn store(
         let mut puts = Vec::with_capacity(batch.len());
         // In waves: what was seen before takes no place.
         while let Some(rest @ [_, ..]) = batch.get(puts.len()..) {
-            let free = waiting_max.saturating_sub(inbox.waiting_in_all());
-            let wave = usize::try_from(free).unwrap_or(usize::MAX).min(rest.len());
+            let wave = usize::try_from(inbox.room(&link, waiting_max))
+                .unwrap_or(usize::MAX)
+                .min(rest.len());
             if wave == 0 {
                 break;
             }

@@ -9,7 +9,7 @@ use std::{
 use bowline_dial::Leg;
 use bowline_proto::{
     Time,
-    keeper::{Keeper, Level, ProbeOutcome, State},
+    keeper::{Keeper, Level, ProbeCause, ProbeOutcome, State},
 };
 use bowline_store::Inbox;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use crate::{
     far::Outgoing,
     links::{ProbeAnswer, RenewAnswer},
     settings,
-    view::{ConnectionView, Figures, View},
+    view::{ConnectionView, Figures, FullView, ProbeView, View},
 };
 
 /// What an operator wants of a link.
@@ -45,14 +45,17 @@ struct Shown {
     name: String,
     profile: &'static str,
     host: String,
+    by_proxy: bool,
     state: State,
     since_unix_ms: u64,
     words: String,
     next_attempt: Option<Time>,
     levels: BTreeMap<Level, Option<Time>>,
     connection: Option<(u64, Time, bool)>,
+    last_probe: Option<ProbeView>,
     next_probe: Option<Time>,
     renew_at: Option<Time>,
+    full: Option<FullView>,
     deliver: Option<SharedDeliver>,
     leg: Option<Leg>,
     figures: Figures,
@@ -65,14 +68,17 @@ impl Board {
             name: link.name.clone(),
             profile: kind(&link.profile),
             host: String::new(),
+            by_proxy: is_by_proxy(link),
             state: State::Off,
             since_unix_ms: clock::unix_ms(),
             words: "it begins".into(),
             next_attempt: None,
             levels: BTreeMap::new(),
             connection: None,
+            last_probe: None,
             next_probe: None,
             renew_at: None,
+            full: None,
             deliver: None,
             leg: None,
             figures: Figures::default(),
@@ -81,8 +87,8 @@ impl Board {
         Self { clock, inbox, shown: Mutex::new(shown) }
     }
 
-    /// What everybody may know.
-    pub(crate) fn view(&self) -> View {
+    /// What everybody may know. `locked_out` is why the loopback proxy is not served.
+    pub(crate) fn view(&self, locked_out: Option<&str>) -> View {
         let now = self.clock.now();
         let unix = |at: Time| self.clock.unix_ms_of(at);
         let shown = self.shown();
@@ -101,10 +107,13 @@ impl Board {
                 since_unix_ms: unix(since),
                 overlapping,
             }),
+            last_probe: shown.last_probe.clone(),
             next_probe_unix_ms: shown.next_probe.map(unix),
             renew_unix_ms: shown.renew_at.map(unix),
+            locked_out: locked_out.filter(|_| shown.by_proxy).map(str::to_owned),
             bot: Presence { connections: 0, words: "nobody yet".into() },
             inbox: self.inbox.counts(&shown.name),
+            full: shown.full.clone(),
             figures: shown.figures.clone(),
         };
         let (deliver, leg) = (shown.deliver.clone(), shown.leg.clone());
@@ -139,7 +148,9 @@ impl Board {
 
     /// The settings have changed.
     pub(crate) fn set_link(&self, link: &settings::Link) {
-        self.shown().profile = kind(&link.profile);
+        let mut shown = self.shown();
+        shown.profile = kind(&link.profile);
+        shown.by_proxy = is_by_proxy(link);
     }
 
     pub(super) fn set_host(&self, host: String, leg: Option<Leg>) {
@@ -170,6 +181,7 @@ impl Board {
         shown.connection = None;
         shown.next_probe = None;
         shown.renew_at = None;
+        shown.full = None;
         shown.orders = None;
     }
 
@@ -182,6 +194,19 @@ impl Board {
         shown.connection = connection.map(|(id, since, overlapping)| (id.0, since, overlapping));
         shown.next_probe = keeper.next_probe();
         shown.renew_at = keeper.renew_at();
+    }
+
+    /// A routing round trip has ended.
+    pub(super) fn set_probed(&self, cause: ProbeCause, outcome: &'static str, words: &str) {
+        let mut shown = self.shown();
+        *shown.figures.probes.entry((cause, outcome)).or_default() += 1;
+        let (words, at_unix_ms) = (words.to_owned(), clock::unix_ms());
+        shown.last_probe = Some(ProbeView { cause, outcome, words, at_unix_ms });
+    }
+
+    /// Messages are refused, or not any more.
+    pub(super) fn set_full(&self, full: Option<FullView>) {
+        self.shown().full = full;
     }
 
     /// Counts something.
@@ -200,7 +225,7 @@ impl Order {
         // Whoever asked may have gone meanwhile.
         match self {
             Self::Probe(answer) => {
-                let outcome = ProbeOutcome::Impossible;
+                let outcome = ProbeOutcome::Impossible(words.to_owned());
                 let _ = answer.send(ProbeAnswer { outcome, took: Duration::ZERO });
             }
             Self::Renew(answer) => {
@@ -222,4 +247,8 @@ fn kind(profile: &settings::Profile) -> &'static str {
         settings::Profile::SocketIo { .. } => "socketio",
         settings::Profile::Webex { .. } => "webex",
     }
+}
+
+fn is_by_proxy(link: &settings::Link) -> bool {
+    matches!(link.deliver, settings::Deliver::Proxy { .. })
 }

@@ -1,4 +1,4 @@
-//! Asking the service for what was missed: from when, and when again. Pure.
+//! Asking the service for what was missed, or whether anything was: from when, and when again. Pure.
 //!
 //! What arrives while the service is asked waits for a while, since what it says is older.
 
@@ -20,6 +20,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct CatchUp<T> {
     /// From when on, in milliseconds since 1970, if something is to be asked.
     since_unix_ms: Option<u64>,
+    /// Whether something is known to be missing; else it is only looked.
+    is_missing: bool,
     stand: Stand,
     failures: u32,
     hold_until: Option<Time>,
@@ -30,40 +32,71 @@ pub(super) struct CatchUp<T> {
 enum Stand {
     Idle,
     Due(Time),
-    /// Asked, and from when on.
-    Asked(u64),
+    /// Asked, and what.
+    Asked(Question),
+}
+
+/// What the service is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    /// From when on, in milliseconds since 1970.
+    pub(super) since_unix_ms: u64,
+    /// Whether something is known to be missing; else it is only looked.
+    pub(super) is_missing: bool,
 }
 
 impl<T> Default for CatchUp<T> {
     fn default() -> Self {
         let held = VecDeque::new();
-        Self { since_unix_ms: None, stand: Stand::Idle, failures: 0, hold_until: None, held }
+        Self {
+            since_unix_ms: None,
+            is_missing: false,
+            stand: Stand::Idle,
+            failures: 0,
+            hold_until: None,
+            held,
+        }
     }
 }
 
 impl<T> CatchUp<T> {
-    /// Asks for everything since then.
+    /// Asks for everything since then: something is missing.
     pub(super) fn want(&mut self, now: Time, now_unix_ms: u64, since_unix_ms: u64) {
+        self.is_missing = true;
+        self.ask_for(now, now_unix_ms, since_unix_ms, limit::CATCH_UP_HOLD);
+    }
+
+    /// Asks whether there is anything since then.
+    pub(super) fn look(&mut self, now: Time, now_unix_ms: u64, since_unix_ms: u64) {
+        self.ask_for(now, now_unix_ms, since_unix_ms, limit::LOOK_HOLD);
+    }
+
+    fn ask_for(&mut self, now: Time, now_unix_ms: u64, since_unix_ms: u64, hold: Duration) {
         let oldest = now_unix_ms.saturating_sub(millis(limit::CATCH_UP_MAX));
-        let since = since_unix_ms.saturating_sub(millis(MARGIN)).max(oldest);
+        // A time that is yet to come was written down before the clock was set back: nobody knows what it stands for.
+        let is_past = since_unix_ms <= now_unix_ms.saturating_add(millis(MARGIN));
+        let since = if is_past { since_unix_ms.saturating_sub(millis(MARGIN)) } else { 0 };
+        let since = since.max(oldest);
         self.since_unix_ms = Some(self.since_unix_ms.map_or(since, |known| known.min(since)));
         if self.stand == Stand::Idle {
             self.stand = Stand::Due(now);
         }
         if self.hold_until.is_none() {
-            self.hold_until = Some(now + limit::CATCH_UP_HOLD);
+            self.hold_until = Some(now + hold);
         }
     }
 
-    /// From when on the service is to be asked now.
-    pub(super) fn ask(&mut self, now: Time) -> Option<u64> {
+    /// What the service is to be asked now.
+    pub(super) fn ask(&mut self, now: Time) -> Option<Question> {
         let Stand::Due(at) = self.stand else { return None };
         if at > now {
             return None;
         }
-        let since = self.since_unix_ms.take()?;
-        self.stand = Stand::Asked(since);
-        Some(since)
+        let since_unix_ms = self.since_unix_ms.take()?;
+        let is_missing = std::mem::take(&mut self.is_missing);
+        let question = Question { since_unix_ms, is_missing };
+        self.stand = Stand::Asked(question);
+        Some(question)
     }
 
     /// It has answered.
@@ -76,14 +109,15 @@ impl<T> CatchUp<T> {
         };
     }
 
-    /// It has not: it is asked again, from the same time on. Nothing is held up any longer.
-    pub(super) fn failed(&mut self, now: Time) {
-        if let Stand::Asked(since) = self.stand {
+    /// It has not: it is asked again, from the same time on, and no sooner than it wants. Nothing is held up any longer.
+    pub(super) fn failed(&mut self, now: Time, retry_after: Option<Duration>) {
+        if let Stand::Asked(Question { since_unix_ms: since, is_missing }) = self.stand {
             self.since_unix_ms = Some(self.since_unix_ms.map_or(since, |known| known.min(since)));
+            self.is_missing |= is_missing;
         }
         let pause = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
         self.failures = self.failures.saturating_add(1);
-        self.stand = Stand::Due(now + pause);
+        self.stand = Stand::Due(now + pause.max(retry_after.unwrap_or_default()));
         self.hold_until = Some(now);
     }
 
@@ -146,7 +180,7 @@ mod tests {
         let mut catch_up = CatchUp::default();
         assert_eq!(catch_up.pass(START, 1), Some(1));
         catch_up.want(START, NOW, NOW - 5_000);
-        assert_eq!(catch_up.ask(START), Some(NOW - 65_000));
+        assert_eq!(since(&mut catch_up, START), Some(NOW - 65_000));
         assert_eq!(catch_up.ask(START), None);
         assert_eq!(catch_up.pass(START, 2), None);
         assert!(catch_up.release(START).is_empty());
@@ -189,16 +223,16 @@ mod tests {
     fn it_is_asked_again_until_it_answers_from_the_oldest_time_on() {
         let mut catch_up = CatchUp::<u8>::default();
         catch_up.want(START, NOW, NOW - 1_000);
-        let since = catch_up.ask(START);
+        let asked = catch_up.ask(START);
         catch_up.want(START, NOW, NOW);
-        catch_up.failed(START);
+        catch_up.failed(START, None);
         assert_eq!(catch_up.ask(START), None);
         let again = catch_up.deadline(START + Duration::from_millis(1)).unwrap();
-        assert_eq!((again, catch_up.ask(again)), (START + PAUSE_FIRST, since));
-        catch_up.failed(again);
+        assert_eq!((again, catch_up.ask(again)), (START + PAUSE_FIRST, asked));
+        catch_up.failed(again, None);
         assert_eq!(catch_up.failures, 2);
         let again = catch_up.deadline(again + Duration::from_millis(1)).unwrap();
-        assert_eq!(catch_up.ask(again), since);
+        assert_eq!(catch_up.ask(again), asked);
         catch_up.done(again);
         assert!(catch_up.is_idle());
         assert_eq!((catch_up.failures, catch_up.deadline(again)), (0, None));
@@ -208,6 +242,47 @@ mod tests {
     fn it_never_goes_back_further_than_ids_are_remembered() {
         let mut catch_up = CatchUp::<u8>::default();
         catch_up.want(START, NOW, 0);
-        assert_eq!(catch_up.ask(START), Some(NOW - millis(limit::CATCH_UP_MAX)));
+        assert_eq!(since(&mut catch_up, START), Some(NOW - millis(limit::CATCH_UP_MAX)));
+    }
+
+    #[test]
+    fn after_the_clock_was_set_back_it_asks_for_all_that_it_may() {
+        let mut catch_up = CatchUp::<u32>::default();
+        catch_up.want(START, NOW, NOW + 30_000);
+        assert_eq!(since(&mut catch_up, START), Some(NOW - 30_000), "clocks are set by a little");
+        catch_up.done(START);
+        catch_up.want(START, NOW, NOW + 3 * 3_600_000);
+        assert_eq!(since(&mut catch_up, START), Some(NOW - millis(limit::CATCH_UP_MAX)));
+    }
+
+    #[test]
+    fn a_look_becomes_a_catch_up_when_something_is_missing_meanwhile() {
+        let mut catch_up = CatchUp::<u8>::default();
+        let is_missing = |asked: Option<Question>| asked.map(|question| question.is_missing);
+        catch_up.look(START, NOW, NOW);
+        assert_eq!(is_missing(catch_up.ask(START)), Some(false));
+        catch_up.want(START, NOW, NOW - 5_000);
+        catch_up.done(START);
+        assert_eq!(is_missing(catch_up.ask(START)), Some(true));
+        catch_up.look(START, NOW, NOW);
+        catch_up.failed(START, None);
+        let again = catch_up.deadline(START + Duration::from_millis(1)).unwrap();
+        assert_eq!(is_missing(catch_up.ask(again)), Some(true), "it is still missing");
+        catch_up.done(again);
+        assert!(catch_up.is_idle());
+    }
+
+    #[test]
+    fn it_is_not_asked_again_sooner_than_the_service_wants() {
+        let mut catch_up = CatchUp::<u8>::default();
+        catch_up.want(START, NOW, NOW);
+        let asked = catch_up.ask(START);
+        catch_up.failed(START, Some(Duration::from_secs(90)));
+        assert_eq!(catch_up.ask(START + Duration::from_secs(89)), None);
+        assert_eq!(catch_up.ask(START + Duration::from_secs(90)), asked);
+    }
+
+    fn since<T>(catch_up: &mut CatchUp<T>, now: Time) -> Option<u64> {
+        catch_up.ask(now).map(|question| question.since_unix_ms)
     }
 }

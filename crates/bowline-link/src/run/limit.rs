@@ -48,6 +48,9 @@ pub(super) const PROBES: usize = 8;
 /// How long asking the service for what was missed may hold up what arrives meanwhile, so that the order is kept.
 pub(super) const CATCH_UP_HOLD: Duration = Duration::from_secs(5);
 
+/// The same, when nothing is known to be missing.
+pub(super) const LOOK_HOLD: Duration = Duration::from_secs(1);
+
 /// How long it may take at all.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(60);
 

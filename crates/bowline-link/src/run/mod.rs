@@ -102,6 +102,8 @@ pub(crate) struct Given {
     /// Where its bot speaks. It outlives the task, as the bot's connections do.
     pub(crate) mouth: Mouth,
     pub(crate) said: OwnedMutexGuard<mpsc::Receiver<Said>>,
+    /// The link as it is wanted; it is the same at its service.
+    pub(crate) changes: watch::Receiver<Arc<settings::Link>>,
     /// How long the goodbye may take, once it is to be said.
     pub(crate) stop: watch::Receiver<Option<Duration>>,
 }
@@ -140,7 +142,7 @@ async fn taken(given: &mut Given) -> Option<Leased> {
         };
         if told != words {
             tracing::warn!(link = given.link.name, "the link is {words}: it stays off");
-            given.board.set_state(State::Off, &words);
+            given.board.set_state(State::Off, &format!("{words}; taken over when that ends"));
             told.clone_from(&words);
         }
         tries += 1;
@@ -178,7 +180,7 @@ async fn pauses(given: &mut Given, pause: Duration, words: &str) -> bool {
         tokio::select! {
             () = &mut pause => return true,
             _ = given.stop.wait_for(Option::is_some) => return false,
-            Some(order) = given.orders.recv() => order.refuse(words),
+            Some(order) = given.orders.recv() => order.refuse(&format!("the link is off: {words}")),
             Some(said) = given.said.recv() => {
                 if let Said::Send { done, .. } = said {
                     // The bot may have gone meanwhile.

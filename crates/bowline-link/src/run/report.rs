@@ -94,24 +94,20 @@ impl Reporter {
     }
 
     fn probe(&mut self, cause: ProbeCause, outcome: ProbeOutcome, took: Duration) {
-        let word = match &outcome {
-            ProbeOutcome::Ok => Some("ok"),
-            ProbeOutcome::Lost => Some("lost"),
-            ProbeOutcome::NotMade(_) => Some("not-made"),
-            ProbeOutcome::Impossible => None,
-        };
-        if let Some(word) = word {
-            self.board.count(|figures| *figures.probes.entry((cause, word)).or_default() += 1);
-        }
         match &outcome {
             ProbeOutcome::Ok => {
+                self.board.set_probed(cause, "ok", "");
                 tracing::debug!(link = &*self.link, cause = cause.name(), ?took, "probed");
             }
-            ProbeOutcome::Lost => self.trouble("a routing round trip was lost".into()),
+            ProbeOutcome::Lost => {
+                self.board.set_probed(cause, "lost", "");
+                self.trouble("a routing round trip was lost".into());
+            }
             ProbeOutcome::NotMade(words) => {
+                self.board.set_probed(cause, "not-made", words);
                 self.trouble(format!("a routing round trip could not be made: {words}"));
             }
-            ProbeOutcome::Impossible => {}
+            ProbeOutcome::Impossible(_) => {}
         }
         for answer in self.probes.drain(..) {
             // Whoever asked may have gone.

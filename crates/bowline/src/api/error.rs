@@ -62,7 +62,9 @@ impl ApiError {
                 StatusCode::METHOD_NOT_ALLOWED
             }
             ErrorCode::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ErrorCode::EmitIdReused | ErrorCode::ServiceNotReady => StatusCode::CONFLICT,
+            ErrorCode::EmitIdReused | ErrorCode::ServiceNotReady | ErrorCode::LinkKept => {
+                StatusCode::CONFLICT
+            }
             ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             code if code.retry() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -22,7 +22,7 @@ use crate::{
     gateway::Gateway,
     links::{
         message_to_service,
-        status::{LinkStatus, StoreStatus, TraceStep},
+        status::{GoneStatus, LinkStatus, StoreStatus, TraceStep},
     },
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Links {
     links: Vec<LinkStatus>,
     /// Where messages are kept until bots have confirmed them; null without links.
     store: Option<StoreStatus>,
+    /// Links that are not configured any more and have messages still.
+    gone: Vec<GoneStatus>,
 }
 
 /// What became of one message.
@@ -55,7 +57,8 @@ pub(super) struct Trace {
 /// How a routing round trip went.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Probed {
-    /// `ok`, `lost`, `not-made`, or `impossible` for a link without a probe or a connection.
+    /// `ok`, `lost`, `not-made`, or `impossible` for a link that is off, or has no probe or no connection; `text` says
+    /// which.
     #[schema(value_type = String, example = "ok")]
     outcome: &'static str,
     /// The same in words.
@@ -74,6 +77,13 @@ pub(super) struct Renewed {
     text: String,
     /// From the wish to the close of the old connection; null if it was not renewed.
     seconds: Option<f64>,
+}
+
+/// What was dropped.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Dropped {
+    /// How many messages.
+    dropped: u64,
 }
 
 /// What the service is told.
@@ -107,7 +117,8 @@ pub(super) struct Said {
 pub(super) async fn links(State(gateway): State<Arc<Gateway>>) -> Result<Json<Links>, ApiError> {
     known(&gateway)?;
     let links = gateway.links.view().iter().map(LinkStatus::of).collect();
-    Ok(Json(Links { links, store: gateway.links.store().map(StoreStatus::of) }))
+    let gone = gateway.links.gone().into_iter().map(GoneStatus::of).collect();
+    Ok(Json(Links { links, store: gateway.links.store().map(StoreStatus::of), gone }))
 }
 
 /// One link.
@@ -185,9 +196,7 @@ pub(super) async fn probe(
             ("lost", "it did not come back: messages may not reach this link".to_owned())
         }
         ProbeOutcome::NotMade(words) => ("not-made", words),
-        ProbeOutcome::Impossible => {
-            ("impossible", "the link has no probe, or no connection just now".to_owned())
-        }
+        ProbeOutcome::Impossible(words) => ("impossible", words),
     };
     Ok(Json(Probed { outcome, text, seconds: answer.took.as_secs_f64() }))
 }
@@ -252,6 +261,37 @@ pub(super) async fn send(
         }
         Err(SendFailure::Unknown(_)) => Err(unknown(&name)),
         Err(SendFailure::Failed(words)) => Err(ApiError::new(ErrorCode::LinkNotSent, words)),
+    }
+}
+
+/// Drops the messages of a link that is not configured any more: those that wait, and those that were put aside.
+///
+/// They are known for 24 more hours, so that the service does not bring them again.
+#[utoipa::path(post, path = "/api/v1/links/{name}/drop", operation_id = "drop_messages", tag = "act", params(
+    ("name" = String, Path, description = "The name that it had in [links]", example = "larry"),
+), responses(
+    (status = 200, description = "They are dropped", body = Dropped),
+    (status = 404, description = "There is nothing of such a link", body = ErrorBody),
+    (status = 409, description = "The link is configured: its messages are its bot's", body = ErrorBody),
+    (status = 415, description = "It is no JSON", body = ErrorBody),
+))]
+pub(super) async fn drop_messages(
+    State(gateway): State<Arc<Gateway>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Dropped>, ApiError> {
+    let Path(name) = name?;
+    known(&gateway)?;
+    if gateway.config.borrow().links.all.0.iter().any(|(known, _)| *known == name) {
+        let message = format!("the link \"{name}\" is configured");
+        return Err(ApiError::new(ErrorCode::LinkKept, message));
+    }
+    let links = gateway.links.running().ok_or_else(|| unknown(&name))?;
+    match links.let_go(&name).await {
+        0 => Err(unknown(&name)),
+        dropped => {
+            tracing::warn!(link = name, dropped, "messages of a link that is gone are dropped");
+            Ok(Json(Dropped { dropped }))
+        }
     }
 }
 

@@ -125,6 +125,7 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(links::probe))
         .routes(routes!(links::renew))
         .routes(routes!(links::send))
+        .routes(routes!(links::drop_messages))
         .routes(routes!(master::reload))
         .routes(routes!(master::stop))
         .routes(routes!(openapi))
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 31] = [
+    const ALL: [(&str, &str); 32] = [
         ("/", "get"),
         ("/api/v1/ai/providers", "get"),
         ("/api/v1/ai/requests", "get"),
@@ -185,6 +186,7 @@ mod tests {
         ("/api/v1/links", "get"),
         ("/api/v1/links/trace/{id}", "get"),
         ("/api/v1/links/{name}", "get"),
+        ("/api/v1/links/{name}/drop", "post"),
         ("/api/v1/links/{name}/probe", "post"),
         ("/api/v1/links/{name}/renew", "post"),
         ("/api/v1/links/{name}/send", "post"),

@@ -7,7 +7,12 @@ use axum::{extract::State, response::Html};
 use bowline_net::Readiness;
 
 use super::status::{self, Status};
-use crate::{config::duration_text, gateway::Gateway};
+use crate::{
+    clock,
+    config::duration_text,
+    gateway::Gateway,
+    links::words::{facts, remarks, troubles},
+};
 
 const HEAD: &str = include_str!("page_head.html");
 
@@ -104,8 +109,8 @@ fn verdict(status: &Status, readiness: Readiness) -> (Verdict, String) {
         .filter(|service| matches!(&*service.state, "failed" | "crash-loop"))
         .map(|service| service.name.as_str())
         .collect();
-    let refused = status.links.iter().filter(|link| matches!(&*link.state, "refused" | "replaced"));
-    let down: Vec<&str> = down.into_iter().chain(refused.map(|link| link.name.as_str())).collect();
+    let links = status.links.iter().filter(|link| link.is_down());
+    let down: Vec<&str> = down.into_iter().chain(links.map(|link| link.name.as_str())).collect();
     let alerts = status.alerts.len();
     if status.state == "draining" {
         return (Verdict::Moving, "stopping: sessions are drained".to_owned());
@@ -172,21 +177,26 @@ fn links(page: &mut String, status: &Status) {
     if status.links.is_empty() {
         return;
     }
+    let now = clock::timestamp();
     page.push_str("<h2>Links</h2>\n<table>\n");
     for link in &status.links {
-        let mut words = format!("{}, {} at {}", link.state, link.profile, link.host);
-        let routing = link.levels.iter().find(|level| level.level == "routing");
-        if let Some(age) = routing.and_then(|level| level.age_seconds) {
-            let _ = write!(words, ", routing proved {} s ago", age.round());
+        let class = match &*link.state {
+            "live" => Verdict::Well,
+            "connecting" | "proving" => Verdict::Moving,
+            "refused" | "replaced" => Verdict::Bad,
+            _ => Verdict::Look,
+        };
+        let (name, state, facts) =
+            (escape(&link.name), escape(&link.state), escape(&facts(link, now)));
+        let class = class.class();
+        let _ = write!(page, "<tr><th>{name}</th><td><b class=\"{class}\">{state}</b>, {facts}");
+        for line in troubles(link, now) {
+            let _ = write!(page, "<br>{}", escape(&line));
         }
-        for more in [&link.text, &link.bot.text].into_iter().filter(|more| !more.is_empty()) {
-            let _ = write!(words, "; {more}");
+        for line in remarks(link, now) {
+            let _ = write!(page, "<br><small>{}</small>", escape(&line));
         }
-        if link.messages.waiting > 0 {
-            let _ = write!(words, "; messages that wait: {}", link.messages.waiting);
-        }
-        let (name, words) = (escape(&link.name), escape(&words));
-        let _ = writeln!(page, "<tr><th>{name}</th><td>{words}</td></tr>");
+        page.push_str("</td></tr>\n");
     }
     page.push_str("</table>\n");
 }

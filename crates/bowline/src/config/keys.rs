@@ -15,13 +15,12 @@ use super::{
     ai::{Named, Priority, ProviderKind},
     effective::{Config, LogFormat},
     kind::{
-        Address, Addresses, BaseUrl, Chain, Claim, ClientKeyName, CommandLine, CookieName, Count,
-        CountOrAuto, DeliverTo, DurabilityName, Endpoint, Environment, EventIdPlace, FarUrl, File,
-        Files, HandlerName, Headers, HostPatterns, InterpreterPlace, KeyHash, Kind, Level,
-        LinkName, Listens, LoopbackAddress, ModelNames, ModuleName, Needs, Networks, OneOf,
-        Origins, Percent, Pointer, Probes, ProxyUrl, SecretTable, SecretText, ServiceName,
-        SessionKeyPlace, ShortText, Size, Text, Texts, Threads, Time, TransportNames, Truth,
-        UrlPath, UserName, VariableName, WebOrigin, Words,
+        Address, Addresses, BaseUrl, Chain, ClientKeyName, CommandLine, CookieName, Count,
+        CountOrAuto, DeliverTo, DurabilityName, ENVIRONMENT, Endpoint, EventIdPlace, FarUrl, File,
+        Files, HEADERS, HandlerName, HostPatterns, InterpreterPlace, KeyHash, Kind, Level, Listens,
+        LoopbackAddress, ModelNames, ModuleName, Needs, Networks, OneOf, Origins, Percent, Pointer,
+        Probes, ProxyUrl, SecretTable, SecretText, SessionKeyPlace, ShortText, Size, Text, Texts,
+        Threads, Time, TransportNames, Truth, UrlPath, UserName, VariableName, WebOrigin, Words,
     },
     links::{Link, Links, Profile},
 };
@@ -130,6 +129,14 @@ const CORE: RangeInclusive<u64> = 0..=(1 << 40);
 /// A file of a log: not so small that rotating is all that is done, up to 1 TiB.
 const LOG_FILE: RangeInclusive<u64> = (64 << 10)..=(1 << 40);
 
+const CLAIM: Text = Text("the name of a claim, as in \"rooms\"");
+
+const SERVICE: Text = Text("the name of a table in [services]");
+
+const LINK: Text = Text("the name of a table in [links]");
+
+const TEXT: Text = Text("a text");
+
 const PROFILES: OneOf<Profile> = OneOf(&[
     ("websocket", Profile::WebSocket),
     ("socketio", Profile::SocketIo),
@@ -138,6 +145,9 @@ const PROFILES: OneOf<Profile> = OneOf(&[
 
 /// How often a link proves itself, and how long that may take. Services count what is too often as abuse.
 const PROBE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+
+/// How often a service is asked something that it may have no answer to: it can be switched off.
+const ASK: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 
 /// How old a connection of a link may get.
 const MAX_AGE: RangeInclusive<Duration> =
@@ -387,8 +397,8 @@ pub(crate) static KEYS: &[Key] = &[
     key("namespaces.*.auth.jwt.jwks-url", Change::Reload, &jwt!(Endpoint, optional jwks_url)),
     key("namespaces.*.auth.jwt.issuer", Change::Reload, &jwt!(Words("issuers"), issuer)),
     key("namespaces.*.auth.jwt.audience", Change::Reload, &jwt!(Words("audiences"), audience)),
-    key("namespaces.*.auth.jwt.rooms-claim", Change::Reload, &jwt!(Claim, optional rooms_claim)),
-    key("namespaces.*.auth.jwt.data-claim", Change::Reload, &jwt!(Claim, optional data_claim)),
+    key("namespaces.*.auth.jwt.rooms-claim", Change::Reload, &jwt!(CLAIM, optional rooms_claim)),
+    key("namespaces.*.auth.jwt.data-claim", Change::Reload, &jwt!(CLAIM, optional data_claim)),
     key("namespaces.*.auth.jwt.leeway", Change::Reload, &jwt!(Time(LEEWAY), leeway)),
     key("backends.*.url", Change::Reload, &backend!(Endpoint, url)).required(),
     key("backends.*.secret-file", Change::Reload, &backend!(File, optional secret_file)),
@@ -396,7 +406,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("backends.*.max-concurrent", Change::Reload, &backend!(Count(1..=100_000), max_concurrent)),
     key("backends.*.queue", Change::Reload, &backend!(Count(1..=10_000_000), queue)),
     key("backends.*.recheck", Change::Reload, &backend!(Truth, recheck)),
-    key("backends.*.service", Change::Reload, &backend!(ServiceName, optional service)),
+    key("backends.*.service", Change::Reload, &backend!(SERVICE, optional service)),
     key("ai.max-concurrent", Change::Reload, &field!(Count(PERMITS), ai.max_concurrent)),
     key(
         "ai.max-concurrent-per-session",
@@ -501,7 +511,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("services.*.python", Change::Reload, &service!(InterpreterPlace, optional python)),
     key("services.*.node", Change::Reload, &service!(InterpreterPlace, optional node)),
     key("services.*.directory", Change::Reload, &service!(File, optional directory)),
-    key("services.*.environment", Change::Reload, &service!(Environment, environment)),
+    key("services.*.environment", Change::Reload, &service!(ENVIRONMENT, environment)),
     key("services.*.environment-files", Change::Reload, &service!(Files, environment_files)),
     key("services.*.user", Change::Reload, &service!(UserName, optional user)),
     key("services.*.needs", Change::Reload, &service!(Needs, needs)),
@@ -511,7 +521,7 @@ pub(crate) static KEYS: &[Key] = &[
     key("services.*.live", Change::Reload, &service!(Probes(Phase::Live), live)),
     key("services.*.match", Change::Reload, &service!(MATCHES, matching)),
     key("services.*.required", Change::Reload, &service!(Truth, required)),
-    key("services.*.link", Change::Reload, &service!(LinkName, optional link)),
+    key("services.*.link", Change::Reload, &service!(LINK, optional link)),
     key("services.*.start-deadline", Change::Reload, &service!(Time(WAIT), start_deadline)),
     key(
         "services.*.startup-timeout",
@@ -575,31 +585,32 @@ pub(crate) static KEYS: &[Key] = &[
     key("links.*.token-file", Change::Reload, &link!(File, optional token_file)),
     key("links.*.token-env", Change::Reload, &link!(VariableName, optional token_env)),
     key("links.*.url", Change::Reload, &link!(FarUrl, optional url)),
-    key("links.*.headers", Change::Reload, &link!(Headers, headers)),
+    key("links.*.headers", Change::Reload, &link!(HEADERS, headers)),
     key("links.*.protocols", Change::Reload, &link!(Texts, protocols)),
     key("links.*.hello", Change::Reload, &link!(SecretText, optional hello)),
     key("links.*.message-id", Change::Reload, &link!(Pointer, optional message_id)),
     key("links.*.room", Change::Reload, &link!(Pointer, optional room)),
-    key("links.*.probe", Change::Reload, &link!(Text, optional probe)),
-    key("links.*.ack", Change::Reload, &link!(Text, optional ack)),
+    key("links.*.probe", Change::Reload, &link!(TEXT, optional probe)),
+    key("links.*.ack", Change::Reload, &link!(TEXT, optional ack)),
     key("links.*.eio", Change::Reload, &link!(Count(3..=4), eio)),
     key("links.*.path", Change::Reload, &link!(UrlPath, path)),
     key("links.*.auth", Change::Reload, &link!(SecretTable, optional auth)),
     key("links.*.recovery", Change::Reload, &link!(Truth, recovery)),
     key("links.*.catalog-url", Change::Reload, &link!(BaseUrl, catalog_url)),
     key("links.*.api-url", Change::Reload, &link!(BaseUrl, api_url)),
-    key("links.*.probe-room", Change::Reload, &link!(Text, optional probe_room)),
+    key("links.*.probe-room", Change::Reload, &link!(TEXT, optional probe_room)),
     key("links.*.deliver", Change::Reload, &link!(DeliverTo, deliver)),
     key("links.*.intercept", Change::Reload, &link!(HostPatterns, intercept)),
     key("links.*.required", Change::Reload, &link!(Truth, required)),
-    key("links.*.service", Change::Reload, &link!(ServiceName, optional service)),
+    key("links.*.service", Change::Reload, &link!(SERVICE, optional service)),
     key("links.*.restart-after", Change::Reload, &link!(Count(1..=10_000), optional restart_after)),
     key("links.*.confirm-timeout", Change::Reload, &link!(Time(WAIT), confirm_timeout)),
     key("links.*.offers-max", Change::Reload, &link!(Count(1..=1_000_000), offers_max)),
     key("links.*.probe-interval", Change::Reload, &link!(Time(PROBE), probe_interval)),
     key("links.*.probe-timeout", Change::Reload, &link!(Time(WAIT), keeper.probe_timeout)),
+    key("links.*.look-interval", Change::Reload, &link!(Time(ASK), look_interval)),
     key("links.*.idle-after", Change::Reload, &link!(Time(WAIT), keeper.idle_after)),
-    key("links.*.ping-interval", Change::Reload, &link!(Time(WAIT), keeper.ping_interval)),
+    key("links.*.ping-interval", Change::Reload, &link!(Time(ASK), ping_interval)),
     key("links.*.ping-timeout", Change::Reload, &link!(Time(WAIT), keeper.ping_timeout)),
     key("links.*.max-age", Change::Reload, &link!(Time(MAX_AGE), keeper.max_age)),
     key("links.*.overlap", Change::Reload, &link!(Time(OVERLAP), keeper.overlap)),

@@ -4,7 +4,9 @@ mod ai;
 mod links;
 mod services;
 
-use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
 
 use bowline_net::EventIdPath;
 use ipnet::IpNet;
@@ -14,18 +16,20 @@ use toml::de::DeValue;
 use super::{
     document::shown,
     effective::{Allowance, Cookie, Durability, Handler, SessionKey, Shards, Transports, Url},
-    later, suggest, value,
+    later,
+    services::Variables,
+    suggest, value,
 };
 
 pub(crate) use self::{
     ai::{BaseUrl, Chain, ClientKeyName, KeyHash, ModelNames, Percent, VariableName},
     links::{
-        DeliverTo, FarUrl, Headers, HostPatterns, LinkName, LoopbackAddress, Pointer, ProxyUrl,
-        SecretTable, SecretText, Text,
+        DeliverTo, FarUrl, HEADERS, HostPatterns, LoopbackAddress, Pointer, ProxyUrl, SecretTable,
+        SecretText,
     },
     services::{
-        CommandLine, Environment, Files, InterpreterPlace, Listens, ModuleName, Needs, Probes,
-        ServiceName, Texts, UserName,
+        CommandLine, ENVIRONMENT, Files, InterpreterPlace, Listens, ModuleName, Needs, Probes,
+        Texts, UserName,
     },
 };
 
@@ -103,8 +107,19 @@ pub(crate) struct CookieName;
 /// Which log lines are written.
 pub(crate) struct Level;
 
-/// The name of a claim of a token.
-pub(crate) struct Claim;
+/// Any text but none, which is called so.
+pub(crate) struct Text(pub(crate) &'static str);
+
+/// A table of texts, whose values nobody is shown.
+pub(crate) struct NamedTexts {
+    words: &'static str,
+    /// A regular expression for names.
+    names: &'static str,
+    /// What stands in the place of a value.
+    hidden: &'static str,
+    /// What is wrong with one, to be read after the name of the key. The value is not repeated: it may be a secret.
+    fault: fn(&str, Option<&str>) -> Option<String>,
+}
 
 /// What sessions survive; more of it is of a later version.
 pub(crate) struct DurabilityName;
@@ -551,14 +566,14 @@ impl Kind<String> for Level {
     }
 }
 
-impl Kind<String> for Claim {
+impl Kind<String> for Text {
     fn words(&self) -> String {
-        "the name of a claim, as in \"rooms\"".to_owned()
+        self.0.to_owned()
     }
 
     fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
-        let name = value.as_str().filter(|name| !name.is_empty());
-        name.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
+        let text = value.as_str().filter(|text| !text.is_empty());
+        text.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
     }
 
     fn write(&self, value: &String) -> Value {
@@ -567,6 +582,41 @@ impl Kind<String> for Claim {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl Kind<Variables> for NamedTexts {
+    fn words(&self) -> String {
+        self.words.to_owned()
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<Variables, String> {
+        let table = value.as_table().ok_or_else(|| refused(value, self.words))?;
+        let mut texts = BTreeMap::new();
+        for (name, value) in table {
+            let (name, text) = (&**name.get_ref(), value.get_ref().as_str());
+            match (self.fault)(name, text) {
+                Some(fault) => return Err(fault),
+                None => texts.insert(name.to_owned(), text.unwrap_or_default().to_owned()),
+            };
+        }
+        Ok(Variables(texts))
+    }
+
+    fn write(&self, value: &Variables) -> Value {
+        json!(value.0)
+    }
+
+    fn show(&self, value: &Variables) -> Value {
+        value.0.keys().map(|name| (name.clone(), json!(self.hidden))).collect()
+    }
+
+    fn schema(&self) -> Value {
+        json!({
+            "type": "object",
+            "patternProperties": { (self.names): { "type": "string" } },
+            "additionalProperties": false,
+        })
     }
 }
 

@@ -84,6 +84,10 @@ pub(crate) struct Link {
     pub(crate) offers_max: u32,
     /// The shortest time between two routing round trips; the longest is half as long again.
     pub(crate) probe_interval: Duration,
+    /// How often a ping is sent; zero: none is.
+    pub(crate) ping_interval: Duration,
+    /// How long nothing may arrive before the service is asked whether that is so; zero: it is not asked.
+    pub(crate) look_interval: Duration,
     /// The rest of how it is kept.
     pub(crate) keeper: keeper::Config,
     pub(crate) http: settings::Http,
@@ -124,7 +128,7 @@ impl Profile {
     /// The keys that only some profiles have, and whether this one has each.
     pub(crate) fn own_keys(self) -> impl Iterator<Item = (&'static str, bool)> {
         use Profile::{SocketIo, WebSocket, Webex};
-        let keys: [(&str, &[Self]); 14] = [
+        let keys: [(&str, &[Self]); 15] = [
             ("url", &[WebSocket, SocketIo]),
             ("headers", &[WebSocket]),
             ("protocols", &[WebSocket]),
@@ -139,6 +143,7 @@ impl Profile {
             ("recovery", &[SocketIo]),
             ("catalog-url", &[Webex]),
             ("api-url", &[Webex]),
+            ("look-interval", &[Webex]),
         ];
         // What only Webex has beside that.
         let probe_room = ("probe-room", self == Webex);
@@ -226,6 +231,8 @@ impl Default for Link {
             confirm_timeout: Duration::from_secs(60),
             offers_max: 10,
             probe_interval: Duration::from_secs(600),
+            ping_interval: Duration::from_secs(10),
+            look_interval: Duration::from_secs(60),
             keeper: keeper::Config::default(),
             http: settings::Http::default(),
             proxy: None,
@@ -306,6 +313,10 @@ pub(super) fn mistakes(config: &Config, set: impl Fn(&str) -> bool) -> Vec<(Stri
         }
         if link.probe_interval <= link.keeper.probe_timeout && link.has_probe() {
             say("probe-interval", "is not longer than `probe-timeout`".to_owned());
+        }
+        if link.ping_interval.is_zero() && !link.has_probe() {
+            let words = "switches pings off, and there is no `probe`: nothing would tell that the connection is dead";
+            say("ping-interval", words.to_owned());
         }
         if link.keeper.backoff_first > link.keeper.backoff_max {
             say("backoff.first", "is longer than `backoff.max`".to_owned());

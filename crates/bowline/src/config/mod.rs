@@ -25,7 +25,7 @@ mod telemetry;
 mod value;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -33,6 +33,8 @@ use std::{
 
 use bowline_names::ErrorCode;
 use keys::{Change, KEYS};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub(crate) use ai::{Ai, ClientKey, Model, Priority, Provider, ProviderKind, Timeouts};
 pub(crate) use effective::{
@@ -98,12 +100,24 @@ pub(crate) struct Examined {
 }
 
 /// What differs between two configurations, as paths of keys.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Changes {
-    /// What a reload puts in force.
-    pub(crate) applied: Vec<&'static str>,
+    /// What a reload puts in force. `*` stands for the names in `tables`.
+    pub(crate) applied: Vec<String>,
     /// What waits for a restart.
-    pub(crate) restart: Vec<&'static str>,
+    pub(crate) restart: Vec<String>,
+    /// Which tables with names come, change and go, by what they are in: `links`, `ai.models`.
+    #[serde(default)]
+    pub(crate) tables: BTreeMap<String, Tables>,
+}
+
+/// Tables of one kind that differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tables {
+    pub(crate) added: BTreeSet<String>,
+    /// With the keys that differ.
+    pub(crate) changed: BTreeMap<String, Vec<String>>,
+    pub(crate) removed: BTreeSet<String>,
 }
 
 /// Why there is no configuration.
@@ -226,12 +240,80 @@ pub(crate) fn changes(old: &Config, new: &Config) -> Changes {
     let mut changes = Changes::default();
     for key in KEYS.iter().filter(|key| key.get(old) != key.get(new)) {
         match key.change {
-            Change::Reload => changes.applied.push(key.path),
-            Change::Restart => changes.restart.push(key.path),
+            Change::Reload => changes.applied.push(key.path.to_owned()),
+            Change::Restart => changes.restart.push(key.path.to_owned()),
+        }
+        if let Some((kind, name)) = key.path.split_once(".*.") {
+            let tables = changes.tables.entry(kind.to_owned()).or_default();
+            tables.differ(name, &names(kind, old), &names(kind, new), |table| {
+                key.get(old).get(table) != key.get(new).get(table)
+            });
         }
     }
     changes
 }
+
+impl Changes {
+    /// What is in force and stands in no table with a name.
+    pub(crate) fn plain(&self) -> Vec<&str> {
+        let of_tables = |path: &str| {
+            let kind = path.split_once(".*.").map(|(kind, _)| kind);
+            kind.is_some_and(|kind| self.tables.contains_key(kind))
+        };
+        self.applied.iter().map(|path| &**path).filter(|path| !of_tables(path)).collect()
+    }
+}
+
+impl Tables {
+    /// Notes which of the tables that were and that are differ in this key.
+    fn differ(
+        &mut self,
+        key: &str,
+        were: &BTreeSet<String>,
+        are: &BTreeSet<String>,
+        differs: impl Fn(&str) -> bool,
+    ) {
+        self.added.extend(are.difference(were).cloned());
+        self.removed.extend(were.difference(are).cloned());
+        for table in were.intersection(are).filter(|table| differs(table)) {
+            self.changed.entry(table.clone()).or_default().push(key.to_owned());
+        }
+    }
+}
+
+/// The names of all tables of a kind.
+fn names(kind: &str, config: &Config) -> BTreeSet<String> {
+    let keys = KEYS.iter().filter(|key| key.path.split_once(".*.").is_some_and(|it| it.0 == kind));
+    let of = |value: Value| match value {
+        Value::Object(tables) => tables.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+        _ => Vec::new(),
+    };
+    keys.flat_map(|key| of(key.get(config))).collect()
+}
+
+impl fmt::Display for Tables {
+    /// As in `added a, b; changed c (url); removed d`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changed =
+            self.changed.iter().map(|(name, keys)| format!("{name} ({})", keys.join(", ")));
+        let lists = [
+            ("added", self.added.iter().cloned().collect::<Vec<_>>()),
+            ("changed", changed.collect()),
+            ("removed", self.removed.iter().cloned().collect()),
+        ];
+        let lists = lists.into_iter().filter(|(_, names)| !names.is_empty());
+        let lists = lists.map(|(what, mut names)| {
+            let more = names.len().saturating_sub(TABLES_SHOWN);
+            names.truncate(TABLES_SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{what} {}{more}", names.join(", "))
+        });
+        f.write_str(&lists.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// Tables that are named at once: more are not read by anybody.
+const TABLES_SHOWN: usize = 20;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -631,17 +713,48 @@ handler = { upstream = "app" }
         let text = "[server]\nlisten = \"127.0.0.1:1\"\n[engine]\nping-interval = \"1s\"\n\
                     [namespaces.\"/x\"]\nhandler = \"echo\"\n";
         let (old, new) = (Config::default(), config(text, Overrides::default()));
-        let expected = Changes {
-            applied: vec![
+        let differ = changes(&old, &new);
+        assert_eq!(
+            differ.applied,
+            [
                 "engine.ping-interval",
                 "namespaces.*.handler",
                 "namespaces.*.stamp",
                 "namespaces.*.on-doubt",
-            ],
-            restart: vec!["server.listen"],
-        };
-        assert_eq!(changes(&old, &new), expected);
+            ]
+        );
+        assert_eq!(differ.restart, ["server.listen"]);
+        assert_eq!(differ.tables["namespaces"].to_string(), "added /x; removed /, /relay");
         assert_eq!(changes(&new, &new), Changes::default());
+    }
+
+    #[test]
+    fn each_key_of_a_link_has_words_of_its_own() {
+        let words = explain::words();
+        let mut known = BTreeMap::new();
+        for path in KEYS.iter().map(|key| key.path).filter(|path| path.starts_with("links.")) {
+            assert!(!words[path].is_empty(), "{path}");
+            assert_eq!(known.insert(&words[path], path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_reload_names_the_tables_that_come_change_and_go() {
+        let link = |name: &str, keys: &str| {
+            format!("[links.{name}]\nprofile = \"webex\"\ntoken-env = \"{name}\"\n{keys}\n")
+        };
+        let of = |links: &[String]| config(&links.concat(), Overrides::default());
+        let old = of(&[link("a", ""), link("b", ""), link("c", "")]);
+        let more = "probe-interval = \"1m\"\nintercept = [\"x.example\"]";
+        let new = of(&[link("b", more), link("c", ""), link("d", "")]);
+        let differ = changes(&old, &new);
+        assert_eq!(differ.tables.len(), 1);
+        let words = "added d; changed b (intercept, probe-interval); removed a";
+        assert_eq!(differ.tables["links"].to_string(), words);
+
+        let many: Vec<String> = (0..30).map(|n| link(&format!("l{n:02}"), "")).collect();
+        let words = changes(&Config::default(), &of(&many)).tables["links"].to_string();
+        assert!(words.ends_with("l18, l19 and 10 more"), "{words}");
     }
 
     #[test]
@@ -652,12 +765,15 @@ handler = { upstream = "app" }
             .replace("attempts-burst = 5", "attempts-burst = 6")
             .replace("waiting-max = 100_000", "waiting-max = 7");
         let (old, new) = (Config::default(), config(&listen, overrides));
-        let waiting: Vec<&str> =
-            (KEYS.iter()).filter(|key| key.change == Change::Restart).map(|key| key.path).collect();
+        let waiting: Vec<_> = (KEYS.iter())
+            .filter(|key| key.change == Change::Restart)
+            .map(|key| key.path.to_owned())
+            .collect();
         assert_eq!(changes(&old, &new).restart, waiting);
 
         let runs = reloaded(&old, new.clone()).unwrap();
-        assert_eq!(changes(&runs, &new), Changes { applied: Vec::new(), restart: waiting });
+        let differ = changes(&runs, &new);
+        assert_eq!((differ.applied, differ.restart), (Vec::new(), waiting));
     }
 
     #[test]

@@ -231,6 +231,17 @@ pub(crate) enum Link {
         #[arg(long)]
         json: bool,
     },
+    /// Drop the messages of a link that is not in [links] any more
+    #[command(after_help = DROP_HELP)]
+    Drop {
+        /// The name that it had
+        name: String,
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the variables by which a bot finds its link
     #[command(after_help = ENV_HELP)]
     Env {
@@ -271,6 +282,7 @@ impl Link {
                 link::act(&place.overrides(), link::Act::Renew, &name, json)
             }
             Self::Trace { id, place, json } => link::trace(&place.overrides(), &id, json),
+            Self::Drop { name, place, json } => link::drop(&place.overrides(), &name, json),
             Self::Env { name, place, plain, json } => {
                 let form = match (plain, json) {
                     (_, true) => Form::Json,
@@ -322,6 +334,12 @@ Exit codes: 0 proved, 3 no server runs, 1 it was not, or there is no such link";
 
 const TRACE_HELP: &str = "\
 Exit codes: 0 shown, 3 no server runs, 1 nothing is known of such a message";
+
+const DROP_HELP: &str = "\
+What waits of a link that is gone is kept for 7 days, and offered when the link is back; `bowline link ls`
+says of which there is something.
+
+Exit codes: 0 dropped, 3 no server runs, 1 nothing is left of such a link, or it is configured";
 
 const ENV_HELP: &str = "\
 The bot then trusts the certificate authority that Bowline has made for this machine, and reaches

@@ -22,7 +22,8 @@ use crate::{
     instance::{Paths, Standing},
     links::{
         environment,
-        status::{LinkStatus, TraceStep},
+        status::{GoneStatus, LinkStatus, TraceStep},
+        words::{age_text, facts, remarks, round_trip, service, since, troubles},
     },
 };
 
@@ -57,11 +58,16 @@ pub(super) fn ls(overrides: &Overrides, json: bool) -> Result<Exit, Failure> {
     if links.is_empty() {
         say("there are no links: [links] of the configuration names none");
     }
+    let gone = answer["gone"].as_array().into_iter().flatten();
+    let gone = gone.filter_map(|link| GoneStatus::deserialize(link).ok());
     let mut text = table(&links, "", clock::timestamp(), &Paint(colours_on_stdout()));
     let store = &answer["store"];
     if store["healthy"] == false {
         let words = store["text"].as_str().unwrap_or_default();
         let _ = writeln!(text, "messages are in memory and not on disk: {}", clean(words));
+    }
+    for link in gone {
+        let _ = writeln!(text, "{}", clean(&farewell(&link, clock::timestamp())));
     }
     Ok(print(&text))
 }
@@ -116,6 +122,25 @@ pub(super) fn act(
     let took = answer["seconds"].as_f64().and_then(|took| Duration::try_from_secs_f64(took).ok());
     let took = took.map(|took| format!(" ({})", roughly(took))).unwrap_or_default();
     say(&format!("{name}: {words}{took}"));
+    Ok(Exit::Ok)
+}
+
+/// Drops what is left of a link that is gone.
+///
+/// # Errors
+/// When no server runs, the link is configured, or nothing is left of it.
+pub(super) fn drop(overrides: &Overrides, name: &str, json: bool) -> Result<Exit, Failure> {
+    let record = running(&paths(overrides)?)?;
+    check_name(name)?;
+    let target = format!("{LINKS}/{name}/drop");
+    let body = json!({});
+    let patience = PATIENCE + Duration::from_secs(5);
+    let answer =
+        control::ask_within(patience, &record.control, &Method::POST, &target, Some(&body))?;
+    if json {
+        return Ok(print(&format!("{answer:#}\n")));
+    }
+    say(&format!("{name}: {} dropped", messages(answer["dropped"].as_u64().unwrap_or_default())));
     Ok(Exit::Ok)
 }
 
@@ -194,53 +219,35 @@ pub(super) fn table(links: &[LinkStatus], indent: &str, now: Timestamp, paint: &
     let states = links.iter().map(|link| link.state.len()).max().unwrap_or(0);
     let mut text = String::new();
     for link in links {
-        let mut facts = vec![format!("{} at {}", link.profile, clean(&link.host))];
-        if let Some(connection) = &link.connection {
-            facts.push(format!("connected for {}", roughly(since(connection.since, now))));
-        }
-        if let Some(level) = link.levels.iter().find(|level| level.level == "routing") {
-            facts.push(match level.age_seconds {
-                Some(age) => format!("routing proved {} ago", age_text(age)),
-                None => "routing never proved".to_owned(),
-            });
-        }
         let gap = " ".repeat(states - link.state.len());
         let state = paint.state(&link.state);
         let name = &link.name;
         // Writing to a string cannot fail, here and below.
-        let _ = writeln!(text, "{indent}{name:width$}  {state}{gap}  {}", facts.join(", "));
-        for line in remarks(link, now) {
+        let _ = writeln!(text, "{indent}{name:width$}  {state}{gap}  {}", clean(&facts(link, now)));
+        let troubles = troubles(link, now).into_iter().map(|line| clean(&line));
+        let remarks = remarks(link, now).into_iter().map(|line| paint.of("2", &clean(&line)));
+        for line in troubles.chain(remarks) {
             let gap = " ".repeat(width + states + 4);
-            let _ = writeln!(text, "{indent}{gap}{}", paint.of("2", &clean(&line)));
+            let _ = writeln!(text, "{indent}{gap}{line}");
         }
     }
     text
 }
 
-/// What else is to be known of a link at once.
-fn remarks(link: &LinkStatus, now: Timestamp) -> Vec<String> {
-    let mut lines = Vec::new();
-    if !link.text.is_empty() && link.state != "live" {
-        lines.push(link.text.clone());
-    }
-    if let Some(at) = link.next_attempt {
-        lines.push(format!("next attempt in {}", roughly(since(now, at))));
-    }
-    if !link.bot.text.is_empty() {
-        lines.push(link.bot.text.clone());
-    }
-    let messages = &link.messages;
-    if messages.waiting > 0 {
-        let oldest =
-            messages.oldest.map(|at| format!(", the oldest for {}", roughly(since(at, now))));
-        let (word, waits) =
-            if messages.waiting == 1 { ("message", "waits") } else { ("messages", "wait") };
-        lines.push(format!("{} {word} {waits}{}", messages.waiting, oldest.unwrap_or_default()));
-    }
-    if messages.parked > 0 {
-        lines.push(format!("{} put aside", messages.parked));
-    }
-    lines
+/// A line about a link that is gone.
+fn farewell(link: &GoneStatus, now: Timestamp) -> String {
+    let GoneStatus { name, waiting, parked, until, .. } = link;
+    let aside = if *parked > 0 { format!(" and {parked} put aside") } else { String::new() };
+    let left = roughly(since(now, *until));
+    format!(
+        "{name} is not configured any more and has {} waiting{aside}: offered when it is back, deleted in {left}; \
+         `bowline link drop {name}` drops them now",
+        messages(*waiting)
+    )
+}
+
+fn messages(count: u64) -> String {
+    format!("{count} message{}", if count == 1 { "" } else { "s" })
 }
 
 /// One link with all that is known of it.
@@ -253,8 +260,11 @@ fn page(link: &LinkStatus, now: Timestamp, paint: &Paint) -> String {
     let mut row = |label: &str, words: &str| {
         let _ = writeln!(text, "  {}  {}", paint.of("2", &format!("{label:<11}")), clean(words));
     };
-    row("service", &format!("{} at {}", link.profile, link.host));
+    row("service", &service(link));
     row("connection", &connection_words(link, now));
+    if !link.advice.is_empty() {
+        row("to do", &link.advice);
+    }
     if let Some(at) = link.next_attempt {
         row("attempt", &format!("the next one in {}", roughly(since(now, at))));
     }
@@ -266,17 +276,29 @@ fn page(link: &LinkStatus, now: Timestamp, paint: &Paint) -> String {
         "messages",
         &format!("{} waiting{oldest}, {} put aside", messages.waiting, messages.parked),
     );
+    if let Some(refusing) = &messages.refusing {
+        let ago = roughly(since(refusing.since, now));
+        row("refusing", &format!("new messages, for {ago}: {}", refusing.text));
+    }
 
     let ages: Vec<String> = link.levels.iter().map(|level| proved(level.age_seconds)).collect();
     let width = ages.iter().map(|age| age.len()).max().unwrap_or(0).max("proved".len());
     let head = format!("{:<11}  {:<width$}  what it says", "level", "proved");
     let _ = writeln!(text, "\n  {}", paint.of("2", &head));
     for (level, age) in link.levels.iter().zip(ages) {
-        let mut words = meaning(&level.level).to_owned();
-        if let Some(at) = link.next_probe.filter(|_| level.level == "routing") {
-            let _ = write!(words, "; next round trip in {}", roughly(since(now, at)));
+        let is_routing = level.level == "routing";
+        let trouble = round_trip(link, now).filter(|_| is_routing);
+        let colour = if trouble.is_some() { "33" } else { "2" };
+        let mut words = trouble.unwrap_or_else(|| meaning(&level.level).to_owned());
+        match link.next_probe.filter(|_| is_routing) {
+            Some(at) if at > now => {
+                let _ = write!(words, "; next round trip in {}", roughly(since(now, at)));
+            }
+            Some(_) => words.push_str("; one is under way"),
+            None => {}
         }
-        let _ = writeln!(text, "  {:<11}  {age:<width$}  {}", level.level, paint.of("2", &words));
+        let words = paint.of(colour, &clean(&words));
+        let _ = writeln!(text, "  {:<11}  {age:<width$}  {words}", level.level);
     }
 
     let _ = writeln!(text, "\n  {}", paint.of("2", "since the gateway started"));
@@ -293,6 +315,7 @@ fn page(link: &LinkStatus, now: Timestamp, paint: &Paint) -> String {
         ("confirmed", figures.confirmed),
         ("offered again", figures.offered_again),
         ("put aside", figures.parked),
+        ("refused", figures.refused),
     ];
     let counts = counts.iter().filter(|(what, count)| *count > 0 || *what == "new");
     row("messages", joined(counts.map(|(what, count)| (*what, *count))));
@@ -368,15 +391,6 @@ fn proved(age: Option<f64>) -> String {
     age.map_or_else(|| "never".to_owned(), |age| format!("{} ago", age_text(age)))
 }
 
-fn age_text(seconds: f64) -> String {
-    roughly(Duration::try_from_secs_f64(seconds).unwrap_or_default())
-}
-
-/// How long it is from one point to another that should be later.
-fn since(from: Timestamp, to: Timestamp) -> Duration {
-    Duration::try_from(to.duration_since(from)).unwrap_or_default()
-}
-
 /// Without what a terminal would obey.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
@@ -416,7 +430,8 @@ mod tests {
 
     use super::*;
     use crate::links::status::{
-        BotStatus, ConnectionStatus, FigureStatus, LevelStatus, MessageStatus, ProbeFigure,
+        BotStatus, ConnectionStatus, FigureStatus, LastProbe, LevelStatus, MessageStatus,
+        ProbeFigure, Refusing,
     };
 
     fn at(second: i64) -> Timestamp {
@@ -435,6 +450,7 @@ mod tests {
             state: "live".to_owned(),
             since: at(0),
             text: String::new(),
+            advice: String::new(),
             next_attempt: None,
             levels: vec![
                 level("tcp", Some(0.4)),
@@ -443,17 +459,25 @@ mod tests {
                 level("handled", None),
             ],
             connection: Some(ConnectionStatus { number: 3, since: at(100), overlapping: false }),
+            last_probe: None,
             next_probe: Some(at(8_400)),
             renewal: Some(at(33_000)),
-            bot: BotStatus { connections: 1, text: "1 bot over the proxy since 10:04".to_owned() },
-            messages: MessageStatus { waiting: 1, parked: 0, oldest: Some(at(7_990)) },
+            bot: BotStatus { connections: 1, text: "1 bot over the proxy for 3 h".to_owned() },
+            messages: MessageStatus {
+                waiting: 1,
+                parked: 0,
+                oldest: Some(at(7_990)),
+                refusing: None,
+            },
             figures: FigureStatus {
                 messages: 128,
                 repeated: 2,
                 caught_up: 0,
+                looks: 0,
                 offered_again: 0,
                 confirmed: 127,
                 parked: 0,
+                refused: 0,
                 attempts: named(&[("ok", 3)]),
                 renewals: named(&[("age", 2), ("first", 1), ("lost", 0)]),
                 renewals_failed: BTreeMap::new(),
@@ -474,10 +498,19 @@ mod tests {
             name: "larry".to_owned(),
             state: "refused".to_owned(),
             text: "the token is not accepted (401)".to_owned(),
+            advice: "see that its token is good".to_owned(),
             next_attempt: Some(at(8_192)),
             levels: Vec::new(),
             connection: None,
-            messages: MessageStatus { waiting: 0, parked: 0, oldest: None },
+            messages: MessageStatus {
+                waiting: 7,
+                oldest: None,
+                refusing: Some(Refusing {
+                    since: at(7_000),
+                    text: "as many messages wait as may".to_owned(),
+                }),
+                ..link().messages
+            },
             bot: BotStatus { connections: 0, text: String::new() },
             ..link()
         };
@@ -485,11 +518,14 @@ mod tests {
             table(&[link(), refused], "  ", at(8_000), &Paint(false)),
             "\
 \x20 barnacles  live     webex at wdm-a.wbx2.com, connected for 2h 11m, routing proved 4m 2s ago
-\x20                     1 bot over the proxy since 10:04
+\x20                     1 bot over the proxy for 3 h
 \x20                     1 message waits, the oldest for 10s
 \x20 larry      refused  webex at wdm-a.wbx2.com
 \x20                     the token is not accepted (401)
+\x20                     see that its token is good
 \x20                     next attempt in 3m 12s
+\x20                     7 messages wait
+\x20                     new messages are refused for 16m 40s: as many messages wait as may
 "
         );
     }
@@ -502,7 +538,7 @@ mod tests {
 barnacles  live since 1970-01-01T00:00:00Z
   service      webex at wdm-a.wbx2.com
   connection   number 3, open for 2h 11m, renewed within 6h 56m
-  bot          1 bot over the proxy since 10:04
+  bot          1 bot over the proxy for 3 h
   messages     1 waiting (the oldest for 10s), 0 put aside
 
   level        proved     what it says
@@ -518,6 +554,44 @@ barnacles  live since 1970-01-01T00:00:00Z
   round trips  11 interval ok
   requests     512 ok, 1 retried
 "
+        );
+    }
+
+    #[test]
+    fn a_page_and_a_table_say_that_the_last_round_trip_failed() {
+        let link = |outcome: &str, text: &str| LinkStatus {
+            last_probe: Some(LastProbe {
+                outcome: outcome.to_owned(),
+                cause: "interval".to_owned(),
+                at: at(7_988),
+                text: text.to_owned(),
+            }),
+            ..link()
+        };
+        let lost = "the last round trip was lost 12s ago: messages may not arrive";
+        let not_made = "the last round trip could not be made 12s ago: 503";
+        let of = |level: &str, words: &str| format!("  {level:<11}  4m 2s ago  {words}; next ");
+        for (link, words) in [(link("lost", ""), lost), (link("not-made", "503"), not_made)] {
+            let page = page(&link, at(8_000), &Paint(false));
+            assert!(page.contains(&of("routing", words)), "{page}");
+            let table = table(&[link], "", at(8_000), &Paint(false));
+            assert!(table.contains(words), "{table}");
+        }
+        let well = page(&link("ok", ""), at(8_000), &Paint(false));
+        assert!(well.contains(&of("routing", "messages reach this connection")), "{well}");
+        let under_way = LinkStatus { next_probe: Some(at(7_999)), ..link("ok", "") };
+        let under_way = page(&under_way, at(8_000), &Paint(false));
+        assert!(under_way.contains("this connection; one is under way"), "{under_way}");
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_told_with_what_becomes_of_its_messages() {
+        let (name, since, until) = ("larry".to_owned(), at(0), at(7 * 24 * 3_600));
+        let gone = GoneStatus { name, waiting: 2, parked: 1, since, until };
+        assert_eq!(
+            farewell(&gone, at(3_600)),
+            "larry is not configured any more and has 2 messages waiting and 1 put aside: offered when it is back, \
+             deleted in 6days 23h; `bowline link drop larry` drops them now"
         );
     }
 

@@ -24,6 +24,7 @@ use bowline_names::{ErrorCode, Exit};
 pub(crate) use command::{Command, Place, run};
 pub(crate) use reload::running;
 use start::Launch;
+pub(crate) use words::roughly;
 
 use crate::{
     config::{self, Config, Overrides},

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bowline_names::{ErrorCode, Exit};
 use http::Method;
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde_json::json;
 
 use super::{paths, print, status::settled, words::say};
 use crate::{
-    config::Overrides,
+    config::{Changes, Overrides},
     control,
     failure::Failure,
     instance::{Paths, Record, Standing},
@@ -31,12 +32,11 @@ pub(crate) fn reload(overrides: &Overrides, json: bool) -> Result<Exit, Failure>
     if json {
         return Ok(print(&format!("{answer:#}\n")));
     }
-    let keys = |name: &str| -> Vec<String> {
-        let listed = answer.get(name).and_then(Value::as_array);
-        let keys = listed.into_iter().flatten();
-        keys.filter_map(|key| key.as_str().map(str::to_owned)).collect()
-    };
-    for line in words(&keys("applied"), &keys("restart")) {
+    let changes = Changes::deserialize(&answer).map_err(|error| {
+        let message = format!("the server's answer is not understood: {error}");
+        Failure::new(ErrorCode::ControlSilent, message)
+    })?;
+    for line in words(&changes) {
         say(&line);
     }
     Ok(Exit::Ok)
@@ -45,15 +45,19 @@ pub(crate) fn reload(overrides: &Overrides, json: bool) -> Result<Exit, Failure>
 /// What is said when all keys are as they were. The files may be others all the same.
 const UNCHANGED: &str = "reloaded: no key has changed; the files that are named (certificate, tokens, …) were read again";
 
-fn words(applied: &[String], restart: &[String]) -> Vec<String> {
+fn words(changes: &Changes) -> Vec<String> {
+    let Changes { applied, restart, tables } = changes;
     if applied.is_empty() && restart.is_empty() {
         return vec![UNCHANGED.to_owned()];
     }
-    let mut lines = vec![if applied.is_empty() {
-        "reloaded: nothing could be applied to the running server".to_owned()
-    } else {
-        format!("reloaded, in force now: {}", applied.join(", "))
+    let mut lines = vec![match changes.plain() {
+        _ if applied.is_empty() => {
+            "reloaded: nothing could be applied to the running server".to_owned()
+        }
+        plain if plain.is_empty() => "reloaded, in force now:".to_owned(),
+        plain => format!("reloaded, in force now: {}", plain.join(", ")),
     }];
+    lines.extend(tables.iter().map(|(kind, tables)| format!("  {kind}: {tables}")));
     if !restart.is_empty() {
         lines.push(format!("needs `bowline restart`: {}", restart.join(", ")));
     }
@@ -83,14 +87,21 @@ mod tests {
 
     #[test]
     fn a_reload_names_what_is_in_force_and_what_waits() {
-        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
-        assert_eq!(words(&[], &[]), [UNCHANGED]);
+        let of = |changes| words(&Changes::deserialize(changes).unwrap());
+        assert_eq!(of(json!({"applied": [], "restart": []})), [UNCHANGED]);
+        let applied = ["log.level", "engine.path"];
         assert_eq!(
-            words(&keys(&["log.level", "engine.path"]), &keys(&["server.listen"])),
+            of(json!({"applied": applied, "restart": ["server.listen"]})),
             [
                 "reloaded, in force now: log.level, engine.path",
                 "needs `bowline restart`: server.listen"
             ]
+        );
+        let links = json!({"added": ["a"], "changed": {"b": ["url"]}, "removed": ["c"]});
+        let applied = ["links.*.profile", "links.*.url"];
+        assert_eq!(
+            of(json!({"applied": applied, "restart": [], "tables": {"links": links}})),
+            ["reloaded, in force now:", "  links: added a; changed b (url); removed c"]
         );
     }
 }

@@ -10,7 +10,7 @@ use super::{
     link, service,
     words::{Paint, roughly},
 };
-use crate::{clock, services::status::ServiceStatus};
+use crate::{clock, links::status::LinkStatus, services::status::ServiceStatus};
 
 /// The answer of `GET /api/v1/status`, as far as it is shown. What an older or newer server does
 /// not say is left out.
@@ -113,7 +113,7 @@ impl View {
             matches!(&*service.state, "failed" | "crash-loop" | "not-ready" | "backing-off")
         });
         let links = link::read(&self.links).into_iter();
-        let links = links.filter(|link| matches!(&*link.state, "refused" | "replaced" | "waiting"));
+        let links = links.filter(LinkStatus::is_down);
         let unwell = unwell.map(|service| service.name).chain(links.map(|link| link.name));
         match unwell.collect::<Vec<_>>() {
             names if names.is_empty() => {}

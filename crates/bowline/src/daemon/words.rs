@@ -89,7 +89,7 @@ impl Drop for Progress {
 }
 
 /// Writes a duration in its two largest units, and a short one in milliseconds.
-pub(super) fn roughly(duration: Duration) -> String {
+pub(crate) fn roughly(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         return format!("{}ms", duration.as_millis());
     }

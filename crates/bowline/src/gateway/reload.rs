@@ -10,8 +10,8 @@ use super::Gateway;
 use crate::{
     alerts,
     api::Tokens,
-    charter::{ConfigFile, Reloaded},
-    config::{self, Config},
+    charter::ConfigFile,
+    config::{self, Changes, Config},
     failure::Failure,
     links, log, wiring,
 };
@@ -31,7 +31,7 @@ impl Reloader {
     pub(super) async fn reload(
         &self,
         Json(file): Json<Option<ConfigFile>>,
-    ) -> Result<Json<Reloaded>, (StatusCode, String)> {
+    ) -> Result<Json<Changes>, (StatusCode, String)> {
         let current = self.config.lock().await;
         let applied = self.apply(&current, file);
         if applied.is_ok() {
@@ -50,7 +50,7 @@ impl Reloader {
         &self,
         current: &watch::Sender<Arc<Config>>,
         file: Option<ConfigFile>,
-    ) -> Result<Reloaded, Failure> {
+    ) -> Result<Changes, Failure> {
         let Gateway { handle, charter, auth, backends, ai, links, .. } = &*self.gateway;
         let file = file.map(|file| (file.path, file.text));
         let new = config::of_text(file, charter.overrides.clone())?;
@@ -66,7 +66,6 @@ impl Reloader {
         auth.retain(&new.namespaces);
         log::apply(&new.log.level, new.log.format);
         current.send_replace(Arc::new(new));
-        let words = |keys: Vec<&'static str>| keys.into_iter().map(str::to_owned).collect();
-        Ok(Reloaded { applied: words(changes.applied), restart: words(changes.restart) })
+        Ok(changes)
     }
 }

@@ -1,6 +1,6 @@
 //! Links as this program has them: what the configuration says of them ([`settings`]), the ways to their bots that are
-//! not the loopback proxy's ([`app`], [`namespace`], both with [`message`]), and what is told of them ([`status`]). What
-//! keeps them is in `bowline-link`.
+//! not the loopback proxy's ([`app`], [`namespace`], both with [`message`]), and what is told of them ([`status`], for
+//! people in [`words`]). What keeps them is in `bowline-link`.
 //!
 //! ```text
 //! config ─ settings ─▶ bowline_link::Links ─ views ─▶ status ─▶ API, metrics, alerts, /health/ready
@@ -15,9 +15,10 @@ mod message;
 mod namespace;
 pub(crate) mod settings;
 pub(crate) mod status;
+pub(crate) mod words;
 
 use std::{
-    fmt,
+    fmt, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{
@@ -36,6 +37,7 @@ use bowline_link::{
 };
 use bowline_names::ErrorCode;
 use bowline_net::Handle;
+use bowline_store::Gone;
 use tokio::{runtime, sync::Notify, task, time};
 
 use self::{
@@ -67,6 +69,8 @@ pub(crate) struct Links {
     /// Where bots come in, once: bound by the master, or here.
     listener: Mutex<Option<TcpListener>>,
     listening: OnceLock<SocketAddr>,
+    /// What could not be bound, and why.
+    unbound: Mutex<Option<(SocketAddr, String)>>,
     /// What the configuration that is being put in place says.
     next: Mutex<Option<Next>>,
     running: OnceLock<bowline_link::Links>,
@@ -114,6 +118,7 @@ impl Links {
             lenient: !charter.restarts.is_empty(),
             listener: Mutex::new(listener),
             listening: OnceLock::new(),
+            unbound: Mutex::default(),
             next: Mutex::default(),
             running: OnceLock::new(),
             begun: Notify::new(),
@@ -169,6 +174,7 @@ impl Links {
 
     fn put_in_force(&self) {
         let Some(Next { shared, links, listen }) = lock(&self.next).take() else { return };
+        *lock(&self.unbound) = None;
         if self.running.get().is_none() {
             if links.is_empty() {
                 return;
@@ -179,10 +185,13 @@ impl Links {
                 );
                 return;
             };
-            if let Some(address) = self.address() {
-                shared.listen = address;
-            } else if let Some(listen) = listen {
-                self.listen(listen, &mut shared);
+            match (self.address(), listen) {
+                (Some(address), _) => shared.listen = address,
+                (None, Some(listen)) => {
+                    self.listen(listen);
+                    shared.listen = self.address().unwrap_or(listen);
+                }
+                (None, None) => {}
             }
             let host: Arc<dyn Host> = Arc::clone(&self.shared) as _;
             let running = bowline_link::Links::new(shared, host);
@@ -193,18 +202,39 @@ impl Links {
             // Nobody else starts them: a reload waits for the one before it.
             let _ = self.running.set(running);
             self.begun.notify_one();
-        } else if let (Some(listen), None, Some(shared)) = (listen, self.listening.get(), shared) {
-            let mut shared = shared;
-            self.listen(listen, &mut shared);
+        } else if let (Some(listen), None) = (listen, self.address()) {
+            self.listen(listen);
         }
         let Some(running) = self.running.get() else { return };
+        self.serve(running);
+        running.configure(links);
+    }
+
+    /// Serves bots on what is bound, or has it told why nothing is.
+    fn serve(&self, running: &bowline_link::Links) {
         if let Some(listener) = lock(&self.listener).take() {
             if let Ok(address) = listener.local_addr() {
                 let _ = self.listening.set(address);
             }
             running.serve_local(listener);
+        } else if let Some((address, error)) = &*lock(&self.unbound) {
+            running.lock_out(format!("{address} cannot be bound: {error}"));
         }
-        running.configure(links);
+    }
+
+    /// Binds what could not be bound, as soon as that can be done.
+    fn look(&self) {
+        let Some(running) = self.running.get() else { return };
+        {
+            // Held meanwhile, since a reload may want to bind it too.
+            let mut unbound = lock(&self.unbound);
+            let Some((address, error)) = &mut *unbound else { return };
+            match self.bind(*address) {
+                Ok(()) => *unbound = None,
+                Err(still) => *error = still.to_string(),
+            }
+        }
+        self.serve(running);
     }
 
     /// Whether there is no link, and was none.
@@ -219,18 +249,18 @@ impl Links {
         self.listening.get().copied().or_else(here)
     }
 
-    /// Binds what the master has not: it did not know that it would be needed.
-    fn listen(&self, listen: SocketAddr, shared: &mut link::Shared) {
-        match bowline_net::listen(listen) {
-            Ok(listener) => {
-                shared.listen = listener.local_addr().unwrap_or(listen);
-                *lock(&self.listener) = Some(listener);
-            }
-            Err(error) => {
-                let words = "bots do not find their links: `links.listen` cannot be bound";
-                tracing::error!(address = %listen, %error, "{words}");
-            }
+    /// Binds what the master has not: it did not know that it would be needed. What is in the way now may go.
+    fn listen(&self, address: SocketAddr) {
+        if let Err(error) = self.bind(address) {
+            let words = "bots do not find their links: `links.listen` cannot be bound yet";
+            tracing::error!(%address, %error, "{words}");
+            *lock(&self.unbound) = Some((address, error.to_string()));
         }
+    }
+
+    fn bind(&self, address: SocketAddr) -> io::Result<()> {
+        *lock(&self.listener) = Some(bowline_net::listen(address)?);
+        Ok(())
     }
 
     /// The links themselves, once there is one.
@@ -241,6 +271,11 @@ impl Links {
     /// How all of them are.
     pub(crate) fn view(&self) -> Vec<View> {
         self.running.get().map(bowline_link::Links::view).unwrap_or_default()
+    }
+
+    /// What is left of links that are not configured any more, as far as there is one that is.
+    pub(crate) fn gone(&self) -> Vec<Gone> {
+        self.running.get().map(bowline_link::Links::gone).unwrap_or_default()
     }
 
     /// How the store of messages is; none without links.
@@ -326,6 +361,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>) {
         }
         if gateway.links.running().is_some() {
             time::sleep(LOOK).await;
+            gateway.links.look();
         } else {
             gateway.links.begun.notified().await;
         }

@@ -56,6 +56,8 @@ struct State {
     sockets: Vec<(SocketRef, bool)>,
     /// Where what they say goes, and in which form.
     mouth: Option<(Mouth, Profile)>,
+    /// How often that was set.
+    set: u64,
 }
 
 impl Door {
@@ -82,8 +84,10 @@ impl Door {
         profile: Profile,
         patience: Duration,
     ) -> ToSockets {
-        self.state().mouth = Some((mouth.clone(), profile));
-        ToSockets { door: Arc::clone(self), mouth, profile, patience }
+        let mut state = self.state();
+        state.mouth = Some((mouth, profile));
+        state.set += 1;
+        ToSockets { door: Arc::clone(self), set: state.set, profile, patience }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,7 +181,8 @@ impl fmt::Debug for Door {
 #[derive(Debug)]
 pub(super) struct ToSockets {
     door: Arc<Door>,
-    mouth: Mouth,
+    /// Which of those that were made at this door.
+    set: u64,
     profile: Profile,
     /// How long a socket may take for its ack.
     patience: Duration,
@@ -254,7 +259,8 @@ impl Deliver for ToSockets {
 impl Drop for ToSockets {
     fn drop(&mut self) {
         let mut state = self.door.state();
-        if state.mouth.as_ref().is_some_and(|(mouth, _)| mouth.same_channel(&self.mouth)) {
+        // The link may have been given another way in meanwhile.
+        if state.set == self.set {
             state.mouth = None;
         }
     }

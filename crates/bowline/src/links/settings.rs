@@ -71,8 +71,10 @@ pub(crate) fn of(name: &str, link: &Link, token: Option<Secret>) -> settings::Li
     let interval = link.probe_interval..=link.longest_probe_interval();
     keeper.probe_interval = link.has_probe().then_some(interval);
     keeper.service_after = link.restart_after;
+    keeper.ping_interval = Some(link.ping_interval).filter(|interval| !interval.is_zero());
     if link.profile == Profile::Webex {
         keeper.ack_interval = Some(WEBEX_ACK);
+        keeper.look_interval = Some(link.look_interval).filter(|interval| !interval.is_zero());
     }
     settings::Link {
         name: name.to_owned(),
@@ -197,6 +199,7 @@ token-env = "A"
 headers = { Authorization = "Bearer {token}" }
 probe = "ping {nonce}"
 probe-interval = "10s"
+ping-interval = "0s"
 message-id = "/id"
 http = { idle-max = "2s" }
 backoff = { max = "5s" }
@@ -226,11 +229,16 @@ eio = 3
         assert_eq!(a.keeper.probe_interval, Some(interval));
         assert_eq!((a.http.idle_max.as_secs(), a.keeper.backoff_max.as_secs()), (2, 5));
         assert_eq!((a.service.as_deref(), a.keeper.service_after), (Some("bot"), Some(3)));
-        assert_eq!(a.keeper.ack_interval, None);
+        assert_eq!((a.keeper.ack_interval, a.keeper.look_interval), (None, None));
+        assert_eq!(
+            (a.keeper.ping_interval, c.keeper.ping_interval),
+            (None, Some(Duration::from_secs(10)))
+        );
 
         let intercept = vec!["*.example.com".to_owned()];
         assert_eq!(b.deliver, settings::Deliver::Proxy { intercept });
         assert_eq!(b.keeper.ack_interval, Some(WEBEX_ACK));
+        assert_eq!(b.keeper.look_interval, Some(Duration::from_secs(60)));
         let longest = Duration::from_secs(900);
         assert_eq!(b.keeper.probe_interval.as_ref().map(|range| *range.end()), Some(longest));
         assert!(c.keeper.probe_interval.is_none() && c.token.is_none());

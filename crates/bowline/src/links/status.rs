@@ -13,7 +13,7 @@ use bowline_link::{
 use bowline_names::Metric;
 use bowline_net::{ComponentState, ComponentView};
 use bowline_proto::keeper::{Level, ProbeCause, Reason, Rung, State};
-use bowline_store::Step;
+use bowline_store::{Gone, Step};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -49,6 +49,9 @@ pub(crate) struct LinkStatus {
     pub(crate) since: Timestamp,
     /// Why, for people; may be empty.
     pub(crate) text: String,
+    /// What somebody can do about it; empty if there is nothing to do.
+    #[serde(default)]
+    pub(crate) advice: String,
     /// When the next attempt to connect is made, if one is waited for.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) next_attempt: Option<Timestamp>,
@@ -56,6 +59,8 @@ pub(crate) struct LinkStatus {
     pub(crate) levels: Vec<LevelStatus>,
     /// The connection in use; null if there is none.
     pub(crate) connection: Option<ConnectionStatus>,
+    /// The last routing round trip that has ended; null if there was none.
+    pub(crate) last_probe: Option<LastProbe>,
     /// When the next routing round trip is due.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) next_probe: Option<Timestamp>,
@@ -78,6 +83,22 @@ pub(crate) struct LevelStatus {
     pub(crate) age_seconds: Option<f64>,
 }
 
+/// How a routing round trip ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LastProbe {
+    /// `ok`, `lost` or `not-made`.
+    #[schema(example = "ok")]
+    pub(crate) outcome: String,
+    /// Why it was made, as in `figures.probes`.
+    #[schema(example = "interval")]
+    pub(crate) cause: String,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) at: Timestamp,
+    /// Why it could not be made; else empty.
+    pub(crate) text: String,
+}
+
 /// A connection to the service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ConnectionStatus {
@@ -95,7 +116,7 @@ pub(crate) struct ConnectionStatus {
 pub(crate) struct BotStatus {
     /// Connections of the bot; 1 for an app behind HTTP that answers.
     pub(crate) connections: usize,
-    #[schema(example = "1 bot over the proxy since 10:04")]
+    #[schema(example = "1 bot over the proxy for 3 h")]
     pub(crate) text: String,
 }
 
@@ -109,6 +130,34 @@ pub(crate) struct MessageStatus {
     /// When the oldest that waits arrived.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) oldest: Option<Timestamp>,
+    /// That new ones are refused, and not acknowledged to the service; null as long as they are stored.
+    pub(crate) refusing: Option<Refusing>,
+}
+
+/// Why new messages are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Refusing {
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+    pub(crate) text: String,
+}
+
+/// What is left of a link that is not in `[links]` any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct GoneStatus {
+    #[schema(example = "larry")]
+    pub(crate) name: String,
+    /// Not confirmed by its bot; offered again when the link is back.
+    pub(crate) waiting: u64,
+    /// Put aside.
+    pub(crate) parked: u64,
+    /// Since when it is gone, as far as this server knows.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+    /// When what waits is deleted.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) until: Timestamp,
 }
 
 /// What was counted.
@@ -120,10 +169,15 @@ pub(crate) struct FigureStatus {
     pub(crate) repeated: u64,
     /// Messages that were found by asking the service.
     pub(crate) caught_up: u64,
+    /// How often the service was asked whether anything is missing.
+    pub(crate) looks: u64,
     /// Offers to the bot beyond the first of each message.
     pub(crate) offered_again: u64,
     pub(crate) confirmed: u64,
     pub(crate) parked: u64,
+    /// Messages that found no place, and were not acknowledged.
+    #[serde(default)]
+    pub(crate) refused: u64,
     /// Attempts to connect, by how they ended.
     pub(crate) attempts: BTreeMap<String, u64>,
     /// Connections made, by reason.
@@ -177,6 +231,11 @@ pub(crate) struct StoreStatus {
 }
 
 impl LinkStatus {
+    /// Whether it has no connection, and none is being opened.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(&*self.state, "off" | "waiting" | "refused" | "replaced")
+    }
+
     pub(crate) fn of(view: &View) -> Self {
         let figures = &view.figures;
         let named = |counts: Vec<(&'static str, u64)>| -> BTreeMap<String, u64> {
@@ -189,6 +248,7 @@ impl LinkStatus {
             state: view.state.name().to_owned(),
             since: point(view.since_unix_ms),
             text: view.words.clone(),
+            advice: advice(view),
             next_attempt: view.next_attempt_unix_ms.map(point),
             levels: (view.levels.iter())
                 .map(|(level, age)| LevelStatus {
@@ -201,21 +261,39 @@ impl LinkStatus {
                 since: point(connection.since_unix_ms),
                 overlapping: connection.overlapping,
             }),
+            last_probe: view.last_probe.as_ref().map(|probe| LastProbe {
+                outcome: probe.outcome.to_owned(),
+                cause: probe.cause.name().to_owned(),
+                at: point(probe.at_unix_ms),
+                text: probe.words.clone(),
+            }),
             next_probe: view.next_probe_unix_ms.map(point),
             renewal: view.renew_unix_ms.map(point),
-            bot: BotStatus { connections: view.bot.connections, text: view.bot.words.clone() },
+            bot: BotStatus {
+                connections: view.bot.connections,
+                text: match &view.locked_out {
+                    Some(why) => format!("no bot can come in: {why}"),
+                    None => view.bot.words.clone(),
+                },
+            },
             messages: MessageStatus {
                 waiting: view.inbox.waiting,
                 parked: view.inbox.parked,
                 oldest: view.inbox.oldest_unix_ms.map(point),
+                refusing: view.full.as_ref().map(|full| Refusing {
+                    since: point(full.since_unix_ms),
+                    text: full.words.clone(),
+                }),
             },
             figures: FigureStatus {
                 messages: figures.messages,
                 repeated: figures.repeated,
                 caught_up: figures.caught_up,
+                looks: figures.looks,
                 offered_again: figures.offered_again,
                 confirmed: figures.confirmed,
                 parked: figures.parked,
+                refused: figures.refused,
                 attempts: named(figures.attempts.iter().map(|(how, n)| (*how, *n)).collect()),
                 renewals: named(figures.renewals.iter().map(|(why, n)| (why.name(), *n)).collect()),
                 renewals_failed: named(
@@ -246,15 +324,48 @@ impl TraceStep {
     }
 }
 
+impl GoneStatus {
+    pub(crate) fn of(gone: Gone) -> Self {
+        Self {
+            name: gone.link,
+            waiting: gone.counts.waiting,
+            parked: gone.counts.parked,
+            since: point(gone.since_unix_ms),
+            until: point(gone.until_unix_ms),
+        }
+    }
+}
+
 impl StoreStatus {
     pub(crate) fn of(view: StoreView) -> Self {
         Self { healthy: view.healthy, text: view.words, since: point(view.since_unix_ms) }
     }
 }
 
+/// What somebody can do about the state of a link, where it does not mend itself.
+fn advice(view: &View) -> String {
+    let name = &view.name;
+    match view.state {
+        State::Refused => format!(
+            "check its token, then `bowline reload` (reads it again) or `bowline link renew {name}` (tries at once)"
+        ),
+        State::Replaced => format!(
+            "another program uses its token: end that one, then `bowline link renew {name}` (tries at once)"
+        ),
+        State::Off
+        | State::Waiting
+        | State::Connecting
+        | State::Proving
+        | State::Live
+        | State::Suspect => String::new(),
+    }
+}
+
 /// How `/health/ready` shows a link.
 pub(super) fn component(view: &View, required: bool) -> ComponentView {
+    let locked_out = view.locked_out.as_ref();
     let state = match view.state {
+        State::Live | State::Suspect if locked_out.is_some() => ComponentState::Failed,
         State::Live | State::Suspect => ComponentState::Ready,
         State::Replaced | State::Refused => ComponentState::Failed,
         State::Off => ComponentState::Waiting,
@@ -270,7 +381,7 @@ pub(super) fn component(view: &View, required: bool) -> ComponentView {
         text: if failed || view.words.is_empty() { name.to_owned() } else { view.words.clone() },
         waiting_for: Vec::new(),
         since: SystemTime::UNIX_EPOCH + Duration::from_millis(view.since_unix_ms),
-        error: failed.then(|| view.words.clone()),
+        error: failed.then(|| locked_out.unwrap_or(&view.words).clone()),
         loading_for: None,
     }
 }
@@ -361,6 +472,7 @@ const COUNTED: [(Metric, Counts); 7] = [
             (vec!["offered-again"], figures.offered_again),
             (vec!["confirmed"], figures.confirmed),
             (vec!["parked"], figures.parked),
+            (vec!["refused"], figures.refused),
         ]
     }),
     (Metric::LinkAttempts, |figures| {
@@ -398,7 +510,10 @@ pub(crate) fn example() -> Vec<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use bowline_link::{bot::Presence, view::ConnectionView};
+    use bowline_link::{
+        bot::Presence,
+        view::{ConnectionView, ProbeView},
+    };
     use bowline_store::Counts as Stored;
 
     use super::*;
@@ -422,10 +537,18 @@ mod tests {
                 since_unix_ms: 1_500,
                 overlapping: false,
             }),
+            last_probe: Some(ProbeView {
+                cause: ProbeCause::Interval,
+                outcome: "not-made",
+                words: "503".to_owned(),
+                at_unix_ms: 1_700,
+            }),
             next_probe_unix_ms: Some(3_000),
             renew_unix_ms: None,
+            locked_out: None,
             bot: Presence { connections: 1, words: "1 bot".to_owned() },
-            inbox: Stored { waiting: 1, parked: 0, oldest_unix_ms: Some(unix_ms()) },
+            inbox: Stored { waiting: 1, oldest_unix_ms: Some(unix_ms()), ..Stored::default() },
+            full: None,
             figures: Figures {
                 messages: 5,
                 attempts: BTreeMap::from([("ok", 2)]),
@@ -452,6 +575,8 @@ mod tests {
         assert_eq!(levels, [("tcp", Some(0.0)), ("routing", Some(1800.5)), ("handled", None)]);
         assert_eq!(status.since.to_string(), "1970-01-01T00:00:01Z");
         assert_eq!(status.figures.renewals, BTreeMap::from([("age".to_owned(), 1)]));
+        let probe = status.last_probe.unwrap();
+        assert_eq!((&*probe.outcome, &*probe.cause, &*probe.text), ("not-made", "interval", "503"));
     }
 
     #[test]
@@ -482,5 +607,14 @@ mod tests {
         let refused = of(State::Refused);
         assert_eq!(refused.state, ComponentState::Failed);
         assert_eq!((refused.text.as_str(), refused.error.as_deref()), ("refused", Some("why")));
+    }
+
+    #[test]
+    fn a_link_whose_bot_cannot_come_in_says_so() {
+        let why = "127.0.0.1:8002 cannot be bound: in use".to_owned();
+        let view = View { locked_out: Some(why.clone()), ..view("barnacles", State::Live) };
+        let component = component(&view, false);
+        assert_eq!((component.state, component.error), (ComponentState::Failed, Some(why.clone())));
+        assert_eq!(LinkStatus::of(&view).bot.text, format!("no bot can come in: {why}"));
     }
 }

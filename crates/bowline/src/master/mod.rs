@@ -27,9 +27,9 @@ use tokio::{
 };
 
 use crate::{
-    charter::{Charter, ConfigFile, Door, Listener, Management, Reloaded},
+    charter::{Charter, ConfigFile, Door, Listener, Management},
     clock::Clock,
-    config::{Config, Overrides},
+    config::{Changes, Config, Overrides},
     failure::Failure,
     instance::{Claim, Paths, Record},
     log,
@@ -119,7 +119,7 @@ struct Now {
 /// What somebody on the control socket wants.
 enum Wish {
     Stop,
-    Reload(oneshot::Sender<Result<Reloaded, Failure>>),
+    Reload(oneshot::Sender<Result<Changes, Failure>>),
 }
 
 /// A master at work.
@@ -160,9 +160,9 @@ struct Running {
 #[derive(Default)]
 struct Waiters {
     /// For the one under way.
-    now: Vec<oneshot::Sender<Result<Reloaded, Failure>>>,
+    now: Vec<oneshot::Sender<Result<Changes, Failure>>>,
     /// For the one after it: the file may have changed since it was read.
-    next: Vec<oneshot::Sender<Result<Reloaded, Failure>>>,
+    next: Vec<oneshot::Sender<Result<Changes, Failure>>>,
 }
 
 /// What may happen.
@@ -527,7 +527,10 @@ impl Running {
         }
         let words = match &outcome.result {
             Ok(done) => {
-                tracing::info!(applied = done.applied.join(", "), "configuration read again");
+                let tables = done.tables.iter().map(|(kind, tables)| format!("{kind}: {tables}"));
+                let tables = tables.collect::<Vec<_>>().join("; ");
+                let applied = done.plain().join(", ");
+                tracing::info!(applied, tables, "configuration read again");
                 if !done.restart.is_empty() {
                     tracing::warn!(keys = done.restart.join(", "), "these wait for a restart");
                 }

@@ -9,8 +9,8 @@ use tokio::{sync::watch, task, time};
 
 use super::{Now, cord::Cord, limit, plan::GatewayState};
 use crate::{
-    charter::{ConfigFile, Reloaded},
-    config::{self, Config, Overrides},
+    charter::ConfigFile,
+    config::{self, Changes, Config, Overrides},
     failure::Failure,
     gateway::RELOAD,
 };
@@ -32,7 +32,7 @@ pub(super) struct Outcome {
     pub(super) good: Option<Read>,
     /// Whether a gateway has it. If not, the next one may find fault with it.
     pub(super) tried: bool,
-    pub(super) result: Result<Reloaded, Failure>,
+    pub(super) result: Result<Changes, Failure>,
 }
 
 impl Reload {
@@ -60,9 +60,7 @@ impl Reload {
         }
         // There is none to take it: the next one starts with it.
         let changes = config::changes(&self.current, &config);
-        let words = |keys: Vec<&'static str>| keys.into_iter().map(str::to_owned).collect();
-        let done = Reloaded { applied: words(changes.applied), restart: words(changes.restart) };
-        Outcome { good: Some((file, config)), tried: false, result: Ok(done) }
+        Outcome { good: Some((file, config)), tried: false, result: Ok(changes) }
     }
 
     /// The way to the gateway; a moment is waited for one that is starting.
@@ -85,7 +83,7 @@ fn read(path: Option<PathBuf>, overrides: Overrides) -> Result<Read, config::Err
 async fn ask(
     mut cord: Cord,
     file: &Option<ConfigFile>,
-) -> Result<Result<Reloaded, Failure>, super::cord::Error> {
+) -> Result<Result<Changes, Failure>, super::cord::Error> {
     let request = Request::post(format!("http://gateway{RELOAD}"))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(serde_json::to_vec(file)?))?;

@@ -19,8 +19,8 @@ use crate::{
     bot::{self, Mouth, Offer, Outcome, Presence, SharedDeliver},
     clock,
     far::{
-        Boxed, Command, Connection, Event, Message, OpenHow, Outgoing, Profile, QUEUE,
-        SharedProfile,
+        Boxed, CatchUpFailure, Command, Connection, Event, Message, OpenHow, Outgoing, Profile,
+        QUEUE, SharedProfile,
     },
     links::Host,
     run::{Far, Maker},
@@ -246,7 +246,7 @@ impl Profile for Service {
         Box::pin(async move { Ok(Connection { commands, events, address, tasks }) })
     }
 
-    fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, String>> {
+    fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
         let inside = self.inside();
         let missed = inside.said.iter().filter(|(at, _)| *at >= since_unix_ms);
         let missed = missed.map(|(_, message)| message.clone()).collect();
@@ -377,6 +377,7 @@ pub(super) struct FakeMaker {
     bots: Mutex<BTreeMap<String, Arc<Bot>>>,
     panics: Mutex<BTreeSet<String>>,
     deliver_missing: Mutex<bool>,
+    ways: Mutex<Vec<settings::Deliver>>,
 }
 
 impl FakeMaker {
@@ -395,6 +396,11 @@ impl FakeMaker {
 
     fn panics_now(&self, name: &str) -> bool {
         self.panics.lock().unwrap().remove(name)
+    }
+
+    /// Every way to a bot that was made.
+    pub(super) fn ways(&self) -> Vec<settings::Deliver> {
+        self.ways.lock().unwrap().clone()
     }
 
     fn is_deliver_missing(&self) -> bool {
@@ -422,6 +428,7 @@ impl Maker for FakeMaker {
         if self.is_deliver_missing() {
             return Err("no such backend".into());
         }
+        self.ways.lock().unwrap().push(link.deliver.clone());
         Ok(self.bot(&link.name))
     }
 

@@ -1,6 +1,7 @@
 //! Profiles against small servers on loopback.
 
 mod socketio;
+mod webex;
 mod websocket;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};

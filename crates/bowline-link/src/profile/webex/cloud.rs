@@ -1,16 +1,16 @@
 //! What is asked of Webex over HTTP, with the token of one bot.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bowline_dial::{Leg, LegFailure, LegRequest};
 use bowline_proto::keeper::{OpenFailure, Verdict};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
-    device::{self, Catalog, Device},
+    device::{self, CONVERSATIONS, Catalog, Device},
     envelope::{public_id, text, uuid_of},
 };
 use crate::settings::Secret;
@@ -18,11 +18,14 @@ use crate::settings::Secret;
 /// The most of an answer that is read.
 const BODY_MAX_BYTES: usize = 4 << 20;
 
-/// Rooms and messages on a page.
-const PAGE: usize = 100;
+/// Spaces that are looked through for the one for probes.
+const SPACES: usize = 100;
 
-/// Pages of rooms, and of messages of each room, that are looked through.
-const PAGES_MAX: usize = 10;
+/// How long one page of a list may take.
+const PAGE_WITHIN: Duration = Duration::from_secs(30);
+
+/// The port of `https://`.
+const HTTPS: u16 = 443;
 
 /// How long it is waited when the service asks for it, and how often.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -69,10 +72,6 @@ impl Answer {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
-
-    fn refusal(&self, what: &str) -> OpenFailure {
-        device::refusal(what, self.status.as_u16(), &self.headers, &self.body)
-    }
 }
 
 impl Cloud {
@@ -93,15 +92,24 @@ impl Cloud {
         let what = "reading the catalog";
         let url = format!("{}/catalog?format=hostmap", self.catalog_url);
         let answer = self.get(what, &url).await?;
-        Catalog::decode(&answer.body)
-            .ok_or_else(|| again(what, "it does not say where devices are"))
+        let mut catalog = Catalog::decode(&answer.body)
+            .ok_or_else(|| again(what, "it does not say where devices are"))?;
+        if !self.is_service(&catalog.devices) {
+            return Err(elsewhere(what, &catalog.devices));
+        }
+        if !self.is_service(&catalog.conversations) {
+            catalog.conversations = CONVERSATIONS.to_owned();
+        }
+        Ok(catalog)
     }
 
     /// The devices of the account, in the service's order.
     pub(super) async fn devices(&self, catalog: &Catalog) -> Result<Vec<Device>, OpenFailure> {
         let url = format!("{}/devices", catalog.devices);
-        let answer = self.get("listing the devices", &url).await?;
-        Ok(Device::decode_list(&answer.body))
+        let what = "listing the devices";
+        let answer = self.get(what, &url).await?;
+        let devices = Device::decode_list(&answer.body).into_iter();
+        Ok(devices.filter_map(|device| self.own(what, device).ok()).collect())
     }
 
     /// Registers a device. `Ok(None)`: there are too many.
@@ -118,10 +126,11 @@ impl Cloud {
             return Ok(None);
         }
         if !answer.status.is_success() {
-            return Err(answer.refusal(what));
+            return Err(self.refusal(what, &answer));
         }
-        let device = Device::decode(&answer.body);
-        device.map(Some).ok_or_else(|| again(what, "the answer names no socket"))
+        let device = Device::decode(&answer.body)
+            .ok_or_else(|| again(what, "the answer names no socket"))?;
+        self.own(what, device).map(Some)
     }
 
     /// Tells the service that a device is in use. `Ok(None)`: it is not there any more.
@@ -133,9 +142,10 @@ impl Cloud {
         match answer.status {
             StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
             status if status.is_success() => {
-                Ok(Some(Device::decode(&answer.body).unwrap_or_else(|| device.clone())))
+                let device = Device::decode(&answer.body).unwrap_or_else(|| device.clone());
+                self.own(what, device).map(Some)
             }
-            _ => Err(answer.refusal(what)),
+            _ => Err(self.refusal(what, &answer)),
         }
     }
 
@@ -163,7 +173,7 @@ impl Cloud {
                 }
                 Err(why) => {
                     let words = format!("posting a message: {}", why.words);
-                    return Err(Refused { status: None, words });
+                    return Err(Refused { status: None, words, retry_after: None });
                 }
                 Ok(answer) => answer,
             };
@@ -179,15 +189,14 @@ impl Cloud {
                 sleep(wait).await;
                 continue;
             }
-            let OpenFailure { words, .. } = answer.refusal("posting a message");
-            return Err(Refused { status: Some(answer.status), words });
+            return Err(self.refused("posting a message", &answer));
         }
     }
 
     /// The space with this title that the bot has made, or a new one: its public id.
     pub(super) async fn space(&self, title: &str) -> Result<String, String> {
         let what = "looking for the space for probes";
-        let url = format!("{}/rooms?type=group&max={PAGE}", self.api_url);
+        let url = format!("{}/rooms?type=group&sortBy=lastactivity&max={SPACES}", self.api_url);
         let answer = self.get(what, &url).await.map_err(|why| why.words)?;
         let rooms = answer.json();
         let rooms = rooms.get("items").and_then(Value::as_array).into_iter().flatten();
@@ -200,7 +209,7 @@ impl Cloud {
         let asked = self.ask(Method::POST, &url, Some(json!({ "title": title }))).await;
         let answer = asked.map_err(|why| why.words)?;
         if !answer.status.is_success() {
-            return Err(answer.refusal("making a space for probes").words);
+            return Err(self.refusal("making a space for probes", &answer).words);
         }
         match text(&answer.json(), "/id") {
             "" => Err("making a space for probes: the answer names none".to_owned()),
@@ -240,81 +249,60 @@ impl Cloud {
         Ok(answer.body)
     }
 
-    /// What was written since then into the spaces that the bot is in, the oldest first, as the public API has it. In
-    /// groups it is told only of what mentions it.
-    pub(super) async fn messages_since(
-        &self,
-        since_unix_ms: u64,
-        but_not_in: Option<&str>,
-    ) -> Result<Vec<Value>, String> {
-        let mut found = Vec::new();
-        let url = format!("{}/rooms?sortBy=lastactivity&max={PAGE}", self.api_url);
-        let rooms = self.pages("listing the spaces", url, "/lastActivity", since_unix_ms).await?;
-        for room in rooms {
-            let id = text(&room, "/id");
-            if id.is_empty() || but_not_in == Some(id) {
-                continue;
-            }
-            let mut url = format!("{}/messages?roomId={id}&max={PAGE}", self.api_url);
-            if text(&room, "/type") != "direct" {
-                let _ = write!(url, "&mentionedPeople=me");
-            }
-            match self.pages("listing messages", url, "/created", since_unix_ms).await {
-                // Of two of the same millisecond the list has the newer one first.
-                Ok(messages) => found.extend(messages.into_iter().rev()),
-                // Spaces come and go, and some may not be read.
-                Err(why) if why.contains("answered 40") => {
-                    tracing::debug!(%why, "a space is left out")
-                }
-                Err(why) => return Err(why),
-            }
-        }
-        found.sort_by(|a, b| text(a, "/created").cmp(text(b, "/created")));
-        Ok(found)
-    }
-
-    /// Items of a list that begins with the newest, as far as they are not older than that.
-    async fn pages(
-        &self,
-        what: &str,
-        url: String,
-        time: &str,
-        since_unix_ms: u64,
-    ) -> Result<Vec<Value>, String> {
-        let mut found = Vec::new();
-        let mut next = Some(url);
-        for _ in 0..PAGES_MAX {
-            let Some(url) = next.take() else { break };
-            let answer = self.get(what, &url).await.map_err(|why| why.words)?;
-            let page = answer.json();
-            for item in page.get("items").and_then(Value::as_array).into_iter().flatten() {
-                // What does not say when it was is taken.
-                let at = super::time::unix_ms(text(item, time)).unwrap_or(u64::MAX);
-                if at < since_unix_ms {
-                    return Ok(found);
-                }
-                found.push(item.clone());
-            }
-            next = link_to_next(&answer.headers).filter(|url| self.is_service(url));
-        }
-        Ok(found)
-    }
-
-    /// Whether the token may be sent there.
-    fn is_service(&self, url: &str) -> bool {
-        let host = |url: &str| {
-            let uri: Uri = url.parse().ok()?;
-            (uri.scheme_str() == Some("https")).then(|| uri.host().map(str::to_owned)).flatten()
+    /// One page of a list: what is answered with a success.
+    pub(super) async fn page(&self, what: &str, url: &str) -> Result<Answer, Refused> {
+        let asked = timeout(PAGE_WITHIN, self.ask(Method::GET, url, None)).await;
+        let failed = |why: &str| Refused {
+            status: None,
+            words: format!("{what}: {why}"),
+            retry_after: None,
         };
-        let Some(asked) = host(url) else { return false };
-        let own = [&self.catalog_url, &self.api_url];
-        DOMAINS.iter().any(|domain| asked.ends_with(domain))
-            || own.into_iter().any(|own| host(own).as_ref() == Some(&asked))
+        let answer = match asked {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(why)) => return Err(failed(&why.words)),
+            Err(_) => return Err(failed("the service took too long")),
+        };
+        if answer.status.is_success() { Ok(answer) } else { Err(self.refused(what, &answer)) }
+    }
+
+    /// Whether the token may be sent there, by HTTP or on a socket.
+    pub(super) fn is_service(&self, url: &str) -> bool {
+        let Some((host, port)) = server(url) else { return false };
+        let is_own = |own: &String| server(own).is_some_and(|own| own == (host.clone(), port));
+        [&self.catalog_url, &self.api_url].into_iter().any(is_own)
+            || port == HTTPS && DOMAINS.iter().any(|domain| host.ends_with(domain))
+    }
+
+    /// Whether it is at the public API: where pages follow each other.
+    pub(super) fn is_api(&self, url: &str) -> bool {
+        server(url).is_some_and(|asked| Some(asked) == server(&self.api_url))
+    }
+
+    /// A device that the service names, if the token may be sent there.
+    fn own(&self, what: &str, device: Device) -> Result<Device, OpenFailure> {
+        let foreign = [&device.url, &device.socket].into_iter().find(|url| !self.is_service(url));
+        if let Some(foreign) = foreign {
+            return Err(elsewhere(what, foreign));
+        }
+        Ok(device)
+    }
+
+    fn refusal(&self, what: &str, answer: &Answer) -> OpenFailure {
+        let Answer { status, headers, body } = answer;
+        let mut refusal = device::refusal(what, status.as_u16(), headers, body);
+        // Whoever is confused may say what he was sent.
+        refusal.words = refusal.words.replace(self.token.expose(), "(token)");
+        refusal
+    }
+
+    fn refused(&self, what: &str, answer: &Answer) -> Refused {
+        let OpenFailure { words, retry_after, .. } = self.refusal(what, answer);
+        Refused { status: Some(answer.status), words, retry_after }
     }
 
     async fn get(&self, what: &str, url: &str) -> Result<Answer, OpenFailure> {
         let answer = self.ask(Method::GET, url, None).await.map_err(|why| failed(what, &why))?;
-        if answer.status.is_success() { Ok(answer) } else { Err(answer.refusal(what)) }
+        if answer.status.is_success() { Ok(answer) } else { Err(self.refusal(what, &answer)) }
     }
 
     async fn delete(&self, url: &str) {
@@ -350,12 +338,14 @@ impl Cloud {
     }
 }
 
-/// A message that was not posted.
+/// Something that was not answered as it was wanted.
 #[derive(Debug)]
 pub(super) struct Refused {
     /// What was answered, if anything was.
     pub(super) status: Option<StatusCode>,
     pub(super) words: String,
+    /// When it may be asked again, if the service says so.
+    pub(super) retry_after: Option<Duration>,
 }
 
 fn failed(what: &str, why: &LegFailure) -> OpenFailure {
@@ -367,15 +357,20 @@ fn again(what: &str, why: &str) -> OpenFailure {
     OpenFailure { verdict: Verdict::Again, words, retry_after: None }
 }
 
-/// The page after this one (RFC 8288).
-fn link_to_next(headers: &HeaderMap) -> Option<String> {
-    let links = headers.get(header::LINK)?.to_str().ok()?;
-    links.split(',').find_map(|link| {
-        let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next =
-            parameters.split(';').any(|one| matches!(one.trim(), "rel=\"next\"" | "rel=next"));
-        is_next.then(|| url.to_owned())
-    })
+/// Somebody wants the token to be sent elsewhere.
+fn elsewhere(what: &str, url: &str) -> OpenFailure {
+    let host = server(url).map_or_else(|| "no host".to_owned(), |(host, _)| host);
+    let words =
+        format!("{what}: it names {host}, which is none of Webex's: no token is sent there");
+    OpenFailure { verdict: Verdict::Refused, words, retry_after: None }
+}
+
+/// Host and port of a URL that is spoken to over TLS.
+fn server(url: &str) -> Option<(String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let is_secure = matches!(uri.scheme_str(), Some("https" | "wss"));
+    let host = uri.host().filter(|host| is_secure && !host.is_empty())?;
+    Some((host.to_ascii_lowercase(), uri.port_u16().unwrap_or(HTTPS)))
 }
 
 #[cfg(test)]
@@ -396,6 +391,8 @@ mod tests {
             "https://conv-r.wbx2.com/conversation/api/v1/messages/a",
             "https://webexapis.com/v1/rooms",
             "https://u2c.example.com/x",
+            "wss://mercury-connection-a.wbx2.com/v1/apps/wx2/registrations/a/messages",
+            "https://Conv-A.wbx2.COM:443/",
         ] {
             assert!(cloud.is_service(url), "{url}");
         }
@@ -404,24 +401,18 @@ mod tests {
             "https://wbx2.com.example.com/",
             "https://evilwbx2.com/",
             "https://example.com/",
+            "https://conv-a.wbx2.com@example.com/",
+            "https://example.com#.wbx2.com",
+            "https://example.com?.wbx2.com",
+            "https://example.com/.wbx2.com",
+            "https://conv-a.wbx2.com:8443/",
+            "https://u2c.example.com:8443/x",
+            "ws://mercury-connection-a.wbx2.com/",
             "conv-a.wbx2.com",
             "",
         ] {
             assert!(!cloud.is_service(url), "{url}");
         }
-    }
-
-    #[test]
-    fn the_next_page_is_named_in_a_header() {
-        let next = |value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::LINK, HeaderValue::from_static(value));
-            link_to_next(&headers)
-        };
-        let found = next(r#"<https://a/b>; rel="first", <https://a/b?cursor=1>; rel="next""#);
-        assert_eq!(found.as_deref(), Some("https://a/b?cursor=1"));
-        assert_eq!(next(r#"<https://a/b>; rel="prev""#), None);
-        assert_eq!(next("nonsense"), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock,
-    far::{Command, Connection, Event, Message, Outgoing, QUEUE},
+    far::{CatchUpFailure, Command, Connection, Event, Message, Outgoing, QUEUE},
 };
 
 /// Taken off the time of the last frame when what a gap swallowed is asked for: the service's clock may go otherwise.
@@ -61,10 +61,12 @@ pub(super) fn start(
         known.connections
     };
     let mut jobs = JoinSet::new();
-    for url in stale {
+    if !stale.is_empty() {
         let account = Arc::clone(&account);
         jobs.spawn(async move {
-            account.cloud.delete_device(&url).await;
+            for url in stale {
+                account.cloud.delete_device(&url).await;
+            }
             Done::Nothing
         });
     }
@@ -84,6 +86,7 @@ pub(super) fn start(
         heard_unix_ms: clock::unix_ms(),
         asking: None,
         failures: 0,
+        retry_after: None,
         is_holding: false,
         held: VecDeque::new(),
         answers_pings: false,
@@ -138,7 +141,7 @@ enum Done {
         uuid: Result<String, String>,
     },
     /// What a gap swallowed, as far as the service tells.
-    Found(Result<Vec<Message>, String>),
+    Found(Result<Vec<Message>, CatchUpFailure>),
     /// What the bot said was sent, or not.
     Sent {
         ask: Option<u64>,
@@ -175,8 +178,9 @@ struct Driver {
     heard_unix_ms: u64,
     /// From when on the service is being asked for what a gap has swallowed, in milliseconds since 1970.
     asking: Option<u64>,
-    /// How often in a row that failed.
+    /// How often in a row that failed, and how long the service does not want to be asked again.
     failures: u32,
+    retry_after: Option<Duration>,
     /// Whether what arrives waits for its answer.
     is_holding: bool,
     held: VecDeque<Event>,
@@ -389,7 +393,7 @@ impl Driver {
     /// Looks whether frames are missing: then what they told of is asked for.
     fn count(&mut self, number: Option<u64>) {
         let Some(number) = number else { return };
-        let expected = self.last_number.map(|last| last + 1);
+        let expected = self.last_number.map(|last| last.saturating_add(1));
         self.last_number = Some(number);
         let since = std::mem::replace(&mut self.heard_unix_ms, clock::unix_ms());
         if let Some(missing) = expected.and_then(|expected| number.checked_sub(expected))
@@ -408,7 +412,7 @@ impl Driver {
         }
         let Some(since) = self.account.known().missed_since.take() else { return };
         self.asking = Some(since);
-        let failures = self.failures;
+        let (failures, pause) = (self.failures, self.retry_after.unwrap_or_default());
         // The order of each room is worth a moment, not an outage.
         self.is_holding = failures == 0;
         let account = Arc::clone(&self.account);
@@ -416,17 +420,23 @@ impl Driver {
             let within = if failures == 0 {
                 ASKING
             } else {
-                sleep(Duration::from_secs(1 << failures.min(5))).await;
+                sleep(pause.max(Duration::from_secs(1 << failures.min(5)))).await;
                 ASKING_AGAIN
             };
             let asked = timeout(within, account.catch_up(since)).await;
-            Done::Found(asked.unwrap_or_else(|_| Err("the service took too long".to_owned())))
+            Done::Found(asked.unwrap_or_else(|_| {
+                let words = "the service took too long".to_owned();
+                Err(CatchUpFailure { words, retry_after: None })
+            }))
         });
     }
 
     async fn on_activity(&mut self, envelope: &Envelope, activity: &Activity, body: Bytes) {
         let is_own = {
-            let known = self.account.known();
+            let mut known = self.account.known();
+            if let Some(at) = activity.published {
+                known.is_active(&activity.conversation, at);
+            }
             known.me.as_ref().is_some_and(|me| me.is(&activity.actor, &activity.email))
         };
         if is_own {
@@ -571,11 +581,12 @@ impl Driver {
                 self.is_holding = false;
                 match found {
                     Ok(messages) => {
-                        self.failures = 0;
+                        (self.failures, self.retry_after) = (0, None);
                         self.outbox.extend(messages.into_iter().map(Event::Message));
                     }
-                    Err(error) => {
+                    Err(CatchUpFailure { words: error, retry_after }) => {
                         self.failures += 1;
+                        self.retry_after = retry_after;
                         asked.into_iter().for_each(|since| self.account.missed(since));
                         tracing::warn!(link = %self.account.link, %error, times = self.failures, "what is missing could not be asked for");
                     }

@@ -15,6 +15,9 @@ pub(super) const REGISTRATIONS_MAX: usize = 10;
 /// What [`REGISTRATIONS_MAX`] is counted over.
 pub(super) const REGISTRATIONS_WITHIN: Duration = Duration::from_secs(3600);
 
+/// Where messages are known by their UUID, if the catalog does not say it.
+pub(super) const CONVERSATIONS: &str = "https://conv-a.wbx2.com/conversation/api/v1";
+
 /// The catalog: where an account's services are. They move, and a device at the wrong one hears nothing (webex_bot#48).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Catalog {
@@ -27,7 +30,6 @@ pub(super) struct Catalog {
 impl Catalog {
     /// Reads it; `None` if it does not say where devices are.
     pub(super) fn decode(body: &[u8]) -> Option<Self> {
-        const CONVERSATIONS: &str = "https://conv-a.wbx2.com/conversation/api/v1";
         let value: Value = serde_json::from_slice(body).ok()?;
         let base = |name: &str| {
             let base = text(&value, &format!("/serviceLinks/{name}")).trim_end_matches('/');
@@ -135,7 +137,8 @@ impl Registrations {
 /// A refusal of the services that are spoken to by HTTP. `what` was asked for.
 pub(super) fn refusal(what: &str, status: u16, headers: &HeaderMap, body: &[u8]) -> OpenFailure {
     let said: Value = serde_json::from_slice(body).unwrap_or_default();
-    let said: String = text(&said, "/message").chars().take(200).collect();
+    let said = text(&said, "/message").chars().filter(|char| !char.is_control());
+    let said: String = said.take(200).collect();
     let mark = if said.is_empty() { "" } else { ": " };
     OpenFailure {
         verdict: close::verdict_of_status(status),

@@ -67,6 +67,8 @@ pub struct Activity {
     pub url: String,
     /// The activity that began the thread, if it is in one.
     pub parent: Option<String>,
+    /// When, in milliseconds since 1970 by the service's clock, if that is said.
+    pub published: Option<u64>,
 }
 
 /// What was done, as far as bots care.
@@ -128,6 +130,7 @@ fn activity(envelope: &Value) -> Option<Activity> {
         conversation: short("/target/id"),
         url: text(activity, "/target/url").to_owned(),
         parent: id(text(activity, "/parent/id")),
+        published: super::time::unix_ms(text(activity, "/published")),
     })
 }
 

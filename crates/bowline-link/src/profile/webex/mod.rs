@@ -17,7 +17,7 @@
 //! decryption of what events hold; bots do not need it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,7 +32,7 @@ use http::Uri;
 use super::{Unusable, Way};
 use crate::{
     clock::Clock,
-    far::{Boxed, Connection, Message, OpenHow, Profile},
+    far::{Boxed, CatchUpFailure, Connection, Message, OpenHow, Profile},
     settings,
 };
 
@@ -41,6 +41,7 @@ mod cloud;
 mod connection;
 mod device;
 pub mod envelope;
+mod missed;
 mod open;
 mod rules;
 mod time;
@@ -50,6 +51,7 @@ pub use rules::WebexRules;
 use cloud::{Cloud, Me};
 use device::{Catalog, Device, Registrations};
 use envelope::{Kind, Verb};
+use missed::{Interrupted, Space};
 
 /// Shares whose files are awaited, messages whose space is remembered, own messages whose post is not answered yet: what
 /// is older is forgotten.
@@ -112,8 +114,16 @@ impl Profile for Webex {
         Box::pin(open::open(Arc::clone(&self.account), how))
     }
 
-    fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, String>> {
+    fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
         Box::pin(self.account.catch_up(since_unix_ms))
+    }
+
+    fn look(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
+        Box::pin(self.account.look(since_unix_ms))
+    }
+
+    fn can_look(&self) -> bool {
+        true
     }
 
     fn discard(&self, address: String) -> Boxed<'_, ()> {
@@ -181,8 +191,30 @@ struct Known {
     rooms: VecDeque<(String, String)>,
     /// Since when frames are missing that the service was not asked for yet, in milliseconds since 1970.
     missed_since: Option<u64>,
+    /// By the UUIDs of spaces: until when we know what happened there, by the service's clock. Empty now and then.
+    active: BTreeMap<String, u64>,
+    /// A catch-up that did not come to its end.
+    interrupted: Option<Interrupted>,
+    /// Spaces that fail while others answer, and since when they are to be asked: by the next look.
+    owed: VecDeque<(Space, u64)>,
+    /// Spaces of which it was told that they cannot be asked for, by public id; and whether more was left out the last
+    /// time.
+    left_out: VecDeque<String>,
+    is_more_told: bool,
     /// Connections so far.
     connections: u64,
+}
+
+impl Known {
+    /// What happened in this space is known until then.
+    fn is_active(&mut self, room: &str, at_unix_ms: u64) {
+        if self.active.len() >= REMEMBERED_MAX && !self.active.contains_key(room) {
+            // They are asked for once more than necessary.
+            self.active.clear();
+        }
+        let known = self.active.entry(room.to_owned()).or_default();
+        *known = at_unix_ms.max(*known);
+    }
 }
 
 /// A file whose contents are not there yet.
@@ -232,39 +264,6 @@ impl Account {
         };
         self.facts.set(&self.link, "device", last.as_deref()).await;
         self.cloud.delete_device(url).await;
-    }
-
-    async fn catch_up(&self, since_unix_ms: u64) -> Result<Vec<Message>, String> {
-        let (me, catalog, probe_room) = {
-            let known = self.known();
-            (known.me.clone(), known.catalog.clone(), known.probe_room.clone())
-        };
-        let me = match me {
-            Some(me) => me,
-            None => self.cloud.me().await.map_err(|why| why.words)?,
-        };
-        let catalog = match catalog {
-            Some(catalog) => catalog,
-            None => self.cloud.catalog().await.map_err(|why| why.words)?,
-        };
-        let found = self.cloud.messages_since(since_unix_ms, probe_room.as_deref()).await?;
-        let messages = found.iter().filter_map(|message| {
-            let (activity, body) = envelope::of_message(message, &catalog.conversations)?;
-            if me.is(&activity.actor, &activity.email) {
-                return None;
-            }
-            let mut known = self.known();
-            remember(&mut known.rooms, (activity.id.clone(), activity.conversation.clone()));
-            Some(Message {
-                id: activity.id,
-                own_id: true,
-                room: activity.conversation,
-                receipt: None,
-                confirm: true,
-                body,
-            })
-        });
-        Ok(messages.collect())
     }
 
     /// The text of a message, for bots that do not ask for it themselves.

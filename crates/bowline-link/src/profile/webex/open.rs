@@ -30,6 +30,9 @@ const FRAME_MAX_BYTES: usize = 4 << 20;
 /// Devices that are deleted at once when there are too many.
 const DELETED_MAX: usize = 20;
 
+/// Devices of an earlier process that are deleted beside the first connection, one after the other.
+const LEFT_MAX: usize = 100;
+
 /// A socket that was admitted, and what came on it before that was known.
 #[derive(Debug)]
 pub(super) struct Admitted {
@@ -124,7 +127,8 @@ impl Account {
         known.installation = Some(installation);
         known.is_tidied = true;
         known.devices.extend(kept);
-        Ok(found.into_iter().map(|device| device.url).collect())
+        // The service has 100 at most.
+        Ok(found.into_iter().take(LEFT_MAX).map(|device| device.url).collect())
     }
 
     async fn choose(&self, catalog: &Catalog, how: OpenHow) -> Result<Chosen, OpenFailure> {

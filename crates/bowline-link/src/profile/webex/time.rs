@@ -20,6 +20,16 @@ pub(super) fn unix_ms(text: &str) -> Option<u64> {
     Some(seconds * 1000 + millis.parse::<u64>().ok()?)
 }
 
+/// The same of `Date`, as servers write it today (RFC 9110 section 5.6.7): `Sun, 22 Nov 2026 10:04:05 GMT`.
+pub(super) fn of_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut parts = text.split_once(", ")?.1.strip_suffix(" GMT")?.split(' ');
+    let (day, month, year, time) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    unix_ms(&format!("{year}-{month}-{day}T{time}Z"))
+}
+
 fn numbers(text: &str, mark: char) -> Option<[u64; 3]> {
     let mut parts = text.split(mark).map(|part| part.parse().ok());
     let numbers = [parts.next()??, parts.next()??, parts.next()??];
@@ -38,6 +48,20 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_of_answers_are_read() {
+        for (text, expected) in [
+            ("Sun, 22 Nov 2026 10:04:05 GMT", Some(1_795_341_845_000)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sunday, 22-Nov-26 10:04:05 GMT", None),
+            ("Sun, 22 Nov 2026 10:04:05 CET", None),
+            ("Sun, 22 Foo 2026 10:04:05 GMT", None),
+            ("", None),
+        ] {
+            assert_eq!(of_date(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn times_of_the_service_are_read() {

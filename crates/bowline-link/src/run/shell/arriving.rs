@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     clock,
-    far::{Command, Event, Message},
+    far::{CatchUpFailure, Command, Event, Message},
+    view::FullView,
 };
 
 impl Shell {
@@ -118,6 +119,9 @@ impl Shell {
                     figures.messages += 1;
                     figures.caught_up += u64::from(connection.is_none());
                 });
+                if connection.is_none() {
+                    self.drive(Input::Missed);
+                }
                 self.has_room_again();
                 let mut waiting = Waiting::stored(seq, message.id, 0, Some(message.body));
                 waiting.receipt = message.receipt;
@@ -144,10 +148,10 @@ impl Shell {
                     health.words
                 ));
             }
-            None => self.no_room(format!(
-                "{} messages wait for bots, which is as many as may: more are not acknowledged",
-                self.given.common.waiting_max
-            )),
+            None => self.no_room(
+                "as many messages wait for the bot as may (`waiting-max`): more are not acknowledged"
+                    .into(),
+            ),
         }
     }
 
@@ -158,19 +162,25 @@ impl Shell {
     }
 
     pub(super) fn no_room(&mut self, words: String) {
-        self.full_since.get_or_insert_with(clock::unix_ms);
+        let since_unix_ms = *self.full_since.get_or_insert_with(clock::unix_ms);
+        self.given.board.set_full(Some(FullView { since_unix_ms, words: words.clone() }));
+        self.given.board.count(|figures| figures.refused += 1);
         self.reporter.trouble(words);
     }
 
     /// A message was stored again after others were not: the service is asked for those.
     pub(super) fn has_room_again(&mut self) {
         if let Some(since) = self.full_since.take() {
+            self.given.board.set_full(None);
             tracing::info!(link = &*self.link, "messages are stored again");
             self.catch_up.want(self.now(), clock::unix_ms(), since);
         }
     }
 
-    pub(super) fn on_asked(&mut self, asked: Result<Result<Vec<Message>, String>, JoinError>) {
+    pub(super) fn on_asked(
+        &mut self,
+        asked: Result<Result<Vec<Message>, CatchUpFailure>, JoinError>,
+    ) {
         let now = self.now();
         match asked {
             Ok(Ok(messages)) => {
@@ -178,12 +188,12 @@ impl Shell {
                 let arrived = |message| Arrived { connection: None, message };
                 self.incoming.extend(messages.into_iter().map(arrived));
             }
-            Ok(Err(words)) => {
-                self.catch_up.failed(now);
+            Ok(Err(CatchUpFailure { words, retry_after })) => {
+                self.catch_up.failed(now, retry_after);
                 self.reporter.trouble(format!("what was missed cannot be asked for: {words}"));
             }
             Err(error) => {
-                self.catch_up.failed(now);
+                self.catch_up.failed(now, None);
                 self.reporter.trouble(format!("asking for what was missed failed: {error}"));
             }
         }

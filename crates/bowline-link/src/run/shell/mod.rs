@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     Far, Given, Order,
     arrivals::{self, Arrived, Stored},
-    catch_up::CatchUp,
+    catch_up::{CatchUp, Question},
     connections::Connections,
     limit,
     offers::Offered,
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     bot::{Outcome, Presence, Said, SharedDeliver},
     clock,
-    far::{Boxed, Command, Connection, Event, Message, OpenHow},
+    far::{Boxed, CatchUpFailure, Command, Connection, Event, Message, OpenHow},
 };
 
 /// What the inbox remembers of a link besides its messages: when routing was proved last, in milliseconds since 1970.
@@ -59,7 +59,7 @@ pub(super) struct Shell {
     probes: VecDeque<(String, ProbeId)>,
 
     catch_up: CatchUp<Arrived>,
-    asking: JoinSet<Result<Vec<Message>, String>>,
+    asking: JoinSet<Result<Vec<Message>, CatchUpFailure>>,
     /// When routing was proved last, as far as that was not written down yet.
     proved: Option<Time>,
     proved_written: Option<Time>,
@@ -126,22 +126,28 @@ enum Happened {
     Ready,
     Said(Said),
     Order(Order),
-    Asked(Result<Result<Vec<Message>, String>, JoinError>),
+    Asked(Result<Result<Vec<Message>, CatchUpFailure>, JoinError>),
     /// The connection in use has room for one more.
     Room(OwnedPermit<Command>),
     Beside,
+    /// What the link is told of its bot is otherwise.
+    Changed,
     Due,
     Stop(Duration),
 }
 
 impl Shell {
-    pub(super) async fn new(given: Given, far: Far) -> Self {
+    pub(super) async fn new(mut given: Given, far: Far) -> Self {
+        given.link = Arc::clone(&given.changes.borrow_and_update());
         let link: Arc<str> = given.link.name.as_str().into();
         let inbox = given.common.store.inbox();
         given.board.set_host(far.profile.host(), far.way.as_ref().map(|way| way.leg.clone()));
         let mut config = given.link.keeper.clone();
         if !far.profile.can_probe() {
             config.probe_interval = None;
+        }
+        if !far.profile.can_look() {
+            config.look_interval = None;
         }
         let (arrivals, receiver) = mpsc::channel(limit::ARRIVALS);
         let (sender, stored) = mpsc::channel(limit::ARRIVALS);
@@ -246,6 +252,7 @@ impl Shell {
             Some(asked) = self.asking.join_next() => Happened::Asked(asked),
             Ok(permit) = room_for(room), if !self.outbound.is_empty() => Happened::Room(permit),
             Some(_) = self.beside.join_next() => Happened::Beside,
+            Ok(()) = self.given.changes.changed(), if running => Happened::Changed,
             stop = self.given.stop.wait_for(Option::is_some), if running => {
                 // Nobody who could say it any more: the end is hard.
                 Happened::Stop(stop.ok().and_then(|within| *within).unwrap_or_default())
@@ -268,6 +275,7 @@ impl Shell {
             Happened::Order(order) => self.on_order(order),
             Happened::Asked(asked) => self.on_asked(asked),
             Happened::Room(permit) => self.send_one(permit),
+            Happened::Changed => self.on_changed(),
             Happened::Due => self.on_due().await,
             Happened::Stop(within) => self.on_stop(within),
             Happened::StorerEnded => panic!("the storing task has ended"),
@@ -318,6 +326,11 @@ impl Shell {
             Output::CatchUp { since } => {
                 let since = self.given.common.clock.unix_ms_of(since);
                 self.catch_up.want(now, clock::unix_ms(), since);
+            }
+            Output::Look { since } => {
+                let since = self.given.common.clock.unix_ms_of(since);
+                self.catch_up.look(now, clock::unix_ms(), since);
+                self.given.board.count(|figures| figures.looks += 1);
             }
             Output::RestartService => {
                 if let Some(service) = &self.given.link.service {
@@ -457,13 +470,21 @@ impl Shell {
     fn pump(&mut self) {
         let now = self.now();
         if self.asking.is_empty()
-            && let Some(since) = self.catch_up.ask(now)
+            && let Some(Question { since_unix_ms, is_missing }) = self.catch_up.ask(now)
         {
             let profile = Arc::clone(&self.far.profile);
             self.asking.spawn(async move {
-                match timeout(limit::CATCH_UP, profile.catch_up(since)).await {
+                let ask = if is_missing {
+                    profile.catch_up(since_unix_ms)
+                } else {
+                    profile.look(since_unix_ms)
+                };
+                match timeout(limit::CATCH_UP, ask).await {
                     Ok(answer) => answer,
-                    Err(_) => Err("the service did not answer in time".into()),
+                    Err(_) => Err(CatchUpFailure {
+                        words: "the service did not answer in time".to_owned(),
+                        retry_after: None,
+                    }),
                 }
             });
         }
@@ -540,18 +561,31 @@ impl Shell {
             }
         }
         if self.full_since.is_some()
-            && self.inbox.waiting_in_all() < self.given.common.waiting_max
+            && self.inbox.room(&self.link, self.given.common.waiting_max) > 0
             && self.given.common.store.health().words.is_empty()
         {
             self.has_room_again();
         }
         if self.deliver_missing {
-            (self.deliver, self.deliver_missing) = near(&self.given, &self.far);
-            if !self.deliver_missing {
-                self.absent = false;
-                self.ready = JoinSet::new();
-            }
+            self.reach_bot();
         }
+    }
+
+    /// Makes the side of the bot anew. Offers that are under way end over the way on which they began.
+    fn reach_bot(&mut self) {
+        (self.deliver, self.deliver_missing) = near(&self.given, &self.far);
+        if !self.deliver_missing {
+            self.absent = false;
+            self.ready = JoinSet::new();
+        }
+    }
+
+    fn on_changed(&mut self) {
+        self.given.link = Arc::clone(&self.given.changes.borrow_and_update());
+        tracing::info!(link = &*self.link, "the link goes on with what is new of its bot");
+        self.given.board.set_link(&self.given.link);
+        self.keeper.set_service_after(self.given.link.keeper.service_after);
+        self.reach_bot();
     }
 
     /// Writes down when routing was proved last: from then on the next process asks for what it missed.

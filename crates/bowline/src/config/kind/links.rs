@@ -1,6 +1,6 @@
 //! Kinds of values of `[links]`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bowline_link::settings::Secret;
 use http::{HeaderName, HeaderValue, Uri};
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::{
-    super::{effective::Url, links::Deliver, services::Variables},
-    Address, Kind, each, refused,
+    super::{effective::Url, links::Deliver},
+    Address, Kind, NamedTexts, each, refused,
     services::{HIDDEN, json_of},
 };
 
@@ -20,7 +20,18 @@ const STARS: &str = "***";
 pub(crate) struct FarUrl;
 
 /// Names and values of HTTP headers.
-pub(crate) struct Headers;
+pub(crate) const HEADERS: NamedTexts = NamedTexts {
+    words: "a table of headers, as in { Authorization = \"Bearer {token}\" }",
+    names: "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+    hidden: STARS,
+    fault: |name, text| {
+        if HeaderName::try_from(name).is_err() {
+            return Some(format!("has \"{}\", which no header is called", name.escape_debug()));
+        }
+        let fits = text.is_some_and(|text| HeaderValue::try_from(text).is_ok());
+        (!fits).then(|| format!("has `{name}` with what no header can say"))
+    },
+};
 
 /// A text that nobody is shown.
 pub(crate) struct SecretText;
@@ -30,9 +41,6 @@ pub(crate) struct SecretTable;
 
 /// A place in a JSON value (RFC 6901).
 pub(crate) struct Pointer;
-
-/// Any text but none.
-pub(crate) struct Text;
 
 /// Who gets the messages of a link.
 pub(crate) struct DeliverTo;
@@ -45,9 +53,6 @@ pub(crate) struct ProxyUrl;
 
 /// An address that this machine alone can reach.
 pub(crate) struct LoopbackAddress;
-
-/// The name of a link.
-pub(crate) struct LinkName;
 
 impl Kind<Url> for FarUrl {
     fn words(&self) -> String {
@@ -77,44 +82,6 @@ impl Kind<Url> for FarUrl {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "pattern": "^(ws|http)s?://[^/?#@]+[^#]*$" })
-    }
-}
-
-impl Kind<Variables> for Headers {
-    fn words(&self) -> String {
-        "a table of headers, as in { Authorization = \"Bearer {token}\" }".to_owned()
-    }
-
-    /// No value is repeated: it may be a secret.
-    fn read(&self, value: &DeValue<'_>) -> Result<Variables, String> {
-        let table = value.as_table().ok_or_else(|| refused(value, &self.words()))?;
-        let mut headers = BTreeMap::new();
-        for (name, value) in table {
-            let name: &str = name.get_ref();
-            if HeaderName::try_from(name).is_err() {
-                return Err(format!("has \"{}\", which no header is called", name.escape_debug()));
-            }
-            let text = value.get_ref().as_str().filter(|text| HeaderValue::try_from(*text).is_ok());
-            let text = text.ok_or_else(|| format!("has `{name}` with what no header can say"))?;
-            headers.insert(name.to_owned(), text.to_owned());
-        }
-        Ok(Variables(headers))
-    }
-
-    fn write(&self, value: &Variables) -> Value {
-        json!(value.0)
-    }
-
-    fn show(&self, value: &Variables) -> Value {
-        value.0.keys().map(|name| (name.clone(), json!(STARS))).collect()
-    }
-
-    fn schema(&self) -> Value {
-        json!({
-            "type": "object",
-            "patternProperties": { "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$": { "type": "string" } },
-            "additionalProperties": false,
-        })
     }
 }
 
@@ -195,25 +162,6 @@ impl Kind<String> for Pointer {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "pattern": "^/([^~]|~[01])*$" })
-    }
-}
-
-impl Kind<String> for Text {
-    fn words(&self) -> String {
-        "a text".to_owned()
-    }
-
-    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
-        let text = value.as_str().filter(|text| !text.is_empty());
-        text.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
-    }
-
-    fn write(&self, value: &String) -> Value {
-        json!(value)
-    }
-
-    fn schema(&self) -> Value {
-        json!({ "type": "string", "minLength": 1 })
     }
 }
 
@@ -339,24 +287,5 @@ impl Kind<SocketAddr> for LoopbackAddress {
 
     fn schema(&self) -> Value {
         json!({ "type": "string", "pattern": r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d{1,5}$" })
-    }
-}
-
-impl Kind<String> for LinkName {
-    fn words(&self) -> String {
-        "the name of a table in [links]".to_owned()
-    }
-
-    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
-        let name = value.as_str().filter(|name| !name.is_empty());
-        name.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
-    }
-
-    fn write(&self, value: &String) -> Value {
-        json!(value)
-    }
-
-    fn schema(&self) -> Value {
-        json!({ "type": "string", "minLength": 1 })
     }
 }

@@ -1,14 +1,14 @@
 //! Kinds of values of `[services]`.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use bowline_fleet::spec::{Check, Listen, Need, Phase, Probe, Until, Which};
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    super::{document::shown, services::Variables, suggest, value},
-    Kind, each, integer, refused,
+    super::{document::shown, suggest, value},
+    Kind, NamedTexts, each, integer, refused,
 };
 
 /// A program and its arguments.
@@ -24,13 +24,28 @@ pub(crate) struct ModuleName;
 pub(crate) struct InterpreterPlace;
 
 /// Variables and their values.
-pub(crate) struct Environment;
+pub(crate) const ENVIRONMENT: NamedTexts = NamedTexts {
+    words: "a table of texts, as in { LOG_LEVEL = \"info\" }",
+    names: "^[A-Za-z_][A-Za-z0-9_]*$",
+    hidden: HIDDEN,
+    fault: |name, text| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !name.chars().all(plain) || !name.starts_with(|c: char| !c.is_ascii_digit()) {
+            return Some(format!(
+                "names the variable \"{}\"; a name has letters, digits and `_`, and begins with no digit",
+                name.escape_debug()
+            ));
+        }
+        if let Some(why) = reserved(name) {
+            return Some(format!("sets {name}, {why}"));
+        }
+        let fits = text.is_some_and(|text| !text.contains('\0'));
+        (!fits).then(|| format!("gives {name} no text; write it in quotes"))
+    },
+};
 
 /// Any number of files.
 pub(crate) struct Files;
-
-/// The name of a service.
-pub(crate) struct ServiceName;
 
 /// A user, perhaps with a group.
 pub(crate) struct UserName;
@@ -139,51 +154,6 @@ impl Kind<Which> for InterpreterPlace {
     }
 }
 
-impl Kind<Variables> for Environment {
-    fn words(&self) -> String {
-        "a table of texts, as in { LOG_LEVEL = \"info\" }".to_owned()
-    }
-
-    /// No value is repeated: it may be a secret.
-    fn read(&self, value: &DeValue<'_>) -> Result<Variables, String> {
-        let table = value.as_table().ok_or_else(|| refused(value, &self.words()))?;
-        let mut variables = BTreeMap::new();
-        for (name, value) in table {
-            let name: &str = name.get_ref();
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            if !name.chars().all(plain) || !name.starts_with(|c: char| !c.is_ascii_digit()) {
-                return Err(format!(
-                    "names the variable \"{}\"; a name has letters, digits and `_`, and begins with no digit",
-                    name.escape_debug()
-                ));
-            }
-            if let Some(why) = reserved(name) {
-                return Err(format!("sets {name}, {why}"));
-            }
-            let text = value.get_ref().as_str().filter(|text| !text.contains('\0'));
-            let text = text.ok_or_else(|| format!("gives {name} no text; write it in quotes"))?;
-            variables.insert(name.to_owned(), text.to_owned());
-        }
-        Ok(Variables(variables))
-    }
-
-    fn write(&self, value: &Variables) -> Value {
-        json!(value.0)
-    }
-
-    fn show(&self, value: &Variables) -> Value {
-        value.0.keys().map(|name| (name.clone(), json!(HIDDEN))).collect()
-    }
-
-    fn schema(&self) -> Value {
-        json!({
-            "type": "object",
-            "patternProperties": { "^[A-Za-z_][A-Za-z0-9_]*$": { "type": "string" } },
-            "additionalProperties": false,
-        })
-    }
-}
-
 /// What stands in the place of what nobody is shown.
 pub(super) const HIDDEN: &str = "…";
 
@@ -220,25 +190,6 @@ impl Kind<Vec<PathBuf>> for Files {
 
     fn schema(&self) -> Value {
         json!({ "type": "array", "items": { "type": "string", "minLength": 1 } })
-    }
-}
-
-impl Kind<String> for ServiceName {
-    fn words(&self) -> String {
-        "the name of a table in [services]".to_owned()
-    }
-
-    fn read(&self, value: &DeValue<'_>) -> Result<String, String> {
-        let name = value.as_str().filter(|name| !name.is_empty());
-        name.map(str::to_owned).ok_or_else(|| refused(value, &self.words()))
-    }
-
-    fn write(&self, value: &String) -> Value {
-        json!(value)
-    }
-
-    fn schema(&self) -> Value {
-        json!({ "type": "string", "minLength": 1 })
     }
 }
 
