@@ -112,7 +112,7 @@ test("health and the page show links, and a required one counts", async () => {
   const links = components.filter(({ kind }) => kind === "link").map(({ name, required, state }) => ({ name, required, state }));
   assert.deepEqual(links.find(({ name }) => name === "ann"), { name: "ann", required: true, state: "ready" });
   assert.equal(links.find(({ name }) => name === "bob").required, false);
-  assert.match((await gateway.api("/")).text, /<h2>Links<\/h2>[^]*<th>ann<\/th><td>live, websocket at /);
+  assert.match((await gateway.api("/")).text, /<h2>Links<\/h2>[^]*<th>ann<\/th><td><b class="well">live<\/b>, websocket at /);
   assert.match((await bowline(["status", ...place(gateway)])).out, /links\n +ann +live/);
 });
 

@@ -136,7 +136,7 @@ test("what waits of a link that is taken out is offered when it is back, or drop
   await reload(backend(nobody) + ann("offers-max = 3\nconfirm-timeout = \"7s\"\n") + link(service, "bob"));
   const said = service.bot("ann").hear("lobby", "one");
   await eventually("it to wait", async () => (await of("ann")).messages.waiting === 1);
-  assert.deepEqual((await of("ann")).connection, before.connection);
+  assert.equal((await of("ann")).connection.number, before.connection.number);
   assert.equal(service.bot("ann").connections.size, 1);
 
   await reload(backend(nobody) + link(service, "bob"));

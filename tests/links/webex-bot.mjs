@@ -1,12 +1,11 @@
 // Real, unmodified bots of `webex_bot`, each version in an environment of its own; `cargo xtask test python` installs them.
 
-import { execFileSync } from "node:child_process";
+import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { run } from "../harness/programs.mjs";
-import { serverCommand } from "../harness/server.mjs";
+import { bowline, place } from "../operations/services.mjs";
 
 export const BOTS = [
   { name: "webex_bot 1.0.8 / websockets 11.0.3", venv: "108" },
@@ -20,11 +19,10 @@ export function startWebexBot(venv, env) {
 }
 
 /** What `bowline link env` prints, as an operator would use it. */
-export function linkVariables(gateway, name) {
-  const { file } = serverCommand("gateway", "bowline");
-  const place = ["--config", gateway.config, "--state-dir", join(gateway.directory, "state")];
-  const lines = execFileSync(file, ["link", "env", name, "--plain", ...place], { encoding: "utf8" });
-  return Object.fromEntries(lines.trim().split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
+export async function linkVariables(gateway, name) {
+  const { code, out, err } = await bowline(["link", "env", name, "--plain", "--config", gateway.config, ...place(gateway)]);
+  assert.equal(code, 0, err);
+  return Object.fromEntries(out.trim().split("\n").map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]));
 }
 
 function pinned(name) {

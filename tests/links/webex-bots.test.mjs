@@ -66,6 +66,7 @@ ${behind.map((one) => table(one, cloud)).join("\n")}`, { files }));
 
   // A bot that starts beside a link that is not there yet gives up after a while.
   await Promise.all(behind.map(({ name }) => gateway.inState(name, "live", START_MS)));
+  for (const one of behind) one.variables = await linkVariables(gateway, one.name);
   await Promise.all(cases.map((one) => play(t, one, cloud, gateway)));
   report(cases);
   for (const { bot, fault, cure, answered, twice, said } of cases) {
@@ -81,7 +82,7 @@ ${behind.map((one) => table(one, cloud)).join("\n")}`, { files }));
 /** The bot starts and answers, nobody says anything for a while, then three messages come. */
 async function play(t, one, cloud, gateway) {
   const { name, far, nat, bot, fault, cure } = one;
-  const variables = cure ? linkVariables(gateway, name) : aloneVariables(nat, cloud);
+  const variables = cure ? one.variables : aloneVariables(nat, cloud);
   const process = await startWebexBot(bot.venv, { ...variables, WEBEX_TOKEN: far.token });
   t.after(() => process.stop());
   // Behind Bowline that is the link, which keeps what comes before the bot is there.

@@ -60,7 +60,7 @@ http = { reused-head-timeout = "500ms" }
   await Promise.all(bots.map(async (one) => {
     const { name, venv, nat, far } = one;
     await gateway.inState(name, "live");
-    const bot = one.bot = await start(startWebexBot(venv, { ...linkVariables(gateway, name), WEBEX_TOKEN: far.token }));
+    const bot = one.bot = await start(startWebexBot(venv, { ...(await linkVariables(gateway, name)), WEBEX_TOKEN: far.token }));
     const hello = far.hear("echo hello");
     assert.ok(await far.answerTo(hello, 180_000), bot.said().slice(-2000));
     await eventually("the whole way of a message in its trace", async () => {

@@ -129,11 +129,9 @@ impl World {
         let mock = Mock::start_http2("127.0.0.1:0", Mode::default()).await.unwrap();
         let certificate = mock.certificate().unwrap().clone();
         let models =
-            ["ok", "ok-20x20", "wait-400", "reset", "cut", "drip-50", "stall"].map(|mode| {
-                ModelConfig {
-                    name: mode.into(),
-                    targets: vec![TargetId::new("a", format!("mock:{mode}"))],
-                }
+            ["ok", "ok-20x20", "wait-400", "reset", "cut", "stall"].map(|mode| ModelConfig {
+                name: mode.into(),
+                targets: vec![TargetId::new("a", format!("mock:{mode}"))],
             });
         let mut config = Config {
             policy: Policy { retries: 0, ..Policy::default() },

@@ -161,6 +161,7 @@ impl Socket {
             closes: close_receiver,
             events: outbox,
             heard: None,
+            marks: Vec::new(),
             stage: Stage::Open,
         };
         let mut task = JoinSet::new();
@@ -184,6 +185,9 @@ pub enum SocketEvent {
     Pong(Bytes),
     /// Bytes arrived that make none of the others: a ping, a part of a message. At most one a second.
     Heard,
+    /// What was sent before [`SocketSender::mark`] with this word is with the system: it survives the end of this process.
+    /// Whether the server has it only the server can say.
+    Written(String),
     /// It is over. The last event.
     Closed {
         /// The code of the server's close frame (RFC 6455 section 7.4), if there was one.
@@ -222,6 +226,15 @@ impl SocketSender {
         self.commands.send(Command::Ping(payload.into())).await.map_err(|_| Gone)
     }
 
+    /// Has [`SocketEvent::Written`] said with this word, as soon as what was sent before is with the system.
+    ///
+    /// # Errors
+    ///
+    /// The WebSocket is over, or is being closed.
+    pub async fn mark(&self, word: String) -> Result<(), Gone> {
+        self.commands.send(Command::Mark(word)).await.map_err(|_| Gone)
+    }
+
     /// Whether neither [`send`](Self::send) nor [`ping`](Self::ping) would wait; also when it is over.
     pub fn has_room(&self) -> bool {
         self.commands.is_closed() || self.commands.capacity() > 0
@@ -252,6 +265,7 @@ impl SocketSender {
 enum Command {
     Send(Message),
     Ping(Bytes),
+    Mark(String),
 }
 
 #[derive(Debug)]
@@ -302,6 +316,8 @@ struct Driver {
     events: Outbox<SocketEvent>,
     /// When [`SocketEvent::Heard`] was said last.
     heard: Option<Time>,
+    /// Words of what is not with the system yet. Bounded as it is.
+    marks: Vec<String>,
     stage: Stage,
 }
 
@@ -391,6 +407,10 @@ impl Driver {
         }
         if let Err(error) = self.open.try_write() {
             self.end(None, format!("writing: {error}"), false, false);
+        } else if !self.open.has_unsent() {
+            for word in self.marks.drain(..) {
+                self.events.push(SocketEvent::Written(word));
+            }
         }
         self.events.deliver();
     }
@@ -406,6 +426,7 @@ impl Driver {
                 let payload = &payload[..payload.len().min(CONTROL_MAX_BYTES)];
                 encode(&mut self.open.out, OpCode::Ping, false, mask, &[payload]);
             }
+            Command::Mark(word) => self.marks.push(word),
         }
     }
 
@@ -482,6 +503,7 @@ impl Driver {
 fn bytes_of(event: &SocketEvent) -> usize {
     match event {
         SocketEvent::Message(message) => message.len(),
+        SocketEvent::Written(word) => word.len(),
         SocketEvent::Pong(_) | SocketEvent::Heard | SocketEvent::Closed { .. } => 0,
     }
 }

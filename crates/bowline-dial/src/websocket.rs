@@ -261,7 +261,8 @@ impl Open {
         self.out.len() - self.written
     }
 
-    fn has_unsent(&self) -> bool {
+    /// Whether something is not with the kernel yet.
+    pub(crate) fn has_unsent(&self) -> bool {
         self.written < self.out.len() || !self.flushed
     }
 

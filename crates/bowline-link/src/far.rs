@@ -111,6 +111,7 @@ pub enum Command {
     /// Send what the bot says.
     Send(Outgoing),
     /// The bot has confirmed this message, and its replies were sent before: for services that wait to hear it.
+    /// [`Event::Written`] answers.
     Confirmed {
         /// [`Message::id`].
         id: String,
@@ -149,6 +150,12 @@ pub enum Event {
         ask: u64,
         /// What was answered, or why there is nothing.
         answer: Result<Bytes, String>,
+    },
+    /// What was sent before [`Command::Confirmed`] outlives this process as far as a profile can know: it is with the
+    /// system, or nobody can say.
+    Written {
+        /// The id of that command.
+        id: String,
     },
     /// The service will end this connection soon.
     Draining,

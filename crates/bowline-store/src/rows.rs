@@ -351,6 +351,12 @@ pub(crate) fn mark_gone(
     }
     for link in are_gone {
         let since = known.get(&link).copied();
+        if since.is_none() {
+            tracing::warn!(
+                link,
+                "messages are left of a link that is not configured any more: they are kept for 7 days"
+            );
+        }
         if since.is_none_or(|since| since > now_unix_ms.saturating_add(FUTURE_MS)) {
             set_fact(database, &link, GONE, Some(&now_unix_ms.to_string()))?;
         }

@@ -1,6 +1,10 @@
 //! The bare WebSocket.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{
+    io::ErrorKind,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bowline_dial::{
     Message,
@@ -50,6 +54,36 @@ async fn messages_go_both_ways_and_the_handshake_says_what_it_should() {
             assert_eq!(message_of(&mut socket).await, message);
         }
     }
+}
+
+#[tokio::test]
+async fn a_mark_is_told_when_what_was_sent_before_is_with_the_system() {
+    let (go_on, mut may) = mpsc::channel(1);
+    let may = Arc::new(Mutex::new(Some(move || async move { may.recv().await })));
+    let server = SocketServer::start(false, "", move |mut peer| {
+        let may = may.lock().unwrap().take().unwrap();
+        async move {
+            may().await;
+            while peer.hear().await.is_some() {}
+        }
+    })
+    .await;
+    let mut socket = open(options(&server)).await.unwrap();
+    socket.sender.mark("nothing".to_owned()).await.unwrap();
+    assert_eq!(next(&mut socket).await, Some(SocketEvent::Written("nothing".to_owned())));
+    // More than a system keeps for a server that does not read.
+    for _ in 0..32 {
+        socket.sender.send(Message::Binary(vec![0; 1 << 20].into())).await.unwrap();
+        if !socket.sender.has_room() {
+            break;
+        }
+    }
+    let sender = socket.sender.clone();
+    let marking = async { sender.mark("all".to_owned()).await.unwrap() };
+    assert!(timeout(Duration::from_millis(20), socket.next()).await.is_err());
+    go_on.send(()).await.unwrap();
+    let (told, ()) = tokio::join!(next(&mut socket), marking);
+    assert_eq!(told, Some(SocketEvent::Written("all".to_owned())));
 }
 
 #[tokio::test]

@@ -149,6 +149,7 @@ fn bytes_of(event: &Event) -> usize {
     match event {
         Event::Message(message) => message.body.len(),
         Event::Passing(body) | Event::Answered { answer: Ok(body), .. } => body.len(),
+        Event::Written { id } => id.len(),
         Event::Heard(_)
         | Event::Probed { .. }
         | Event::NotProbed { .. }

@@ -383,6 +383,7 @@ impl Driver {
             Command::Send(outgoing) => self.send(outgoing).await,
             Command::Confirmed { id } => {
                 self.answer(&id, Args::from_values(&[])).await;
+                self.say(Event::Written { id });
             }
             Command::Close { within } => {
                 let words = "closed from this side";

@@ -101,7 +101,8 @@ impl WebSocket {
             commands: command_receiver,
             events: outbox,
             over: false,
-            pinged: Pinged::on(Arc::clone(&self.pongs)),
+            pongs: Arc::clone(&self.pongs),
+            pings: 0,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
@@ -143,18 +144,20 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     events: Outbox<Event>,
     over: bool,
-    pinged: Pinged,
+    pongs: Arc<Pongs>,
+    /// Since the last pong, or routing probe that came back.
+    pings: u32,
 }
 
-/// Connections of a link whose service answers no pings, though it must (RFC 6455 section 5.5.2), and works otherwise.
+/// Whether the service of a link answers pings. It must (RFC 6455 section 5.5.2), and some that work otherwise do not.
 #[derive(Debug)]
 struct Pongs {
     link: String,
-    /// `None`: there was a pong once, or it was told that there is none.
+    /// How often it was found that it does not. `None`: there was a pong once, or it was told.
     silent: Mutex<Option<u32>>,
 }
 
-/// After how many of them it is told; on each, so many pings were not answered.
+/// How often it must be found, and how many pings must be unanswered when a routing probe comes back.
 const SILENT: u32 = 3;
 
 impl Pongs {
@@ -165,41 +168,24 @@ impl Pongs {
     fn silent(&self) -> MutexGuard<'_, Option<u32>> {
         self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// What became of the pings of one connection.
-#[derive(Debug)]
-struct Pinged {
-    pongs: Arc<Pongs>,
-    pings: u32,
-    has_pong: bool,
-    /// Whether a routing probe came back.
-    is_routed: bool,
-}
-
-impl Pinged {
-    fn on(pongs: Arc<Pongs>) -> Self {
-        Self { pongs, pings: 0, has_pong: false, is_routed: false }
+    /// There was a pong.
+    fn has_one(&self) {
+        *self.silent() = None;
     }
-}
 
-impl Drop for Pinged {
-    fn drop(&mut self) {
-        let Self { pongs, pings, has_pong, is_routed } = self;
-        let mut silent = pongs.silent();
-        let Some(connections) = &mut *silent else { return };
-        if *has_pong {
+    /// A routing probe came back, and so many pings since the one before were not answered.
+    fn are_missing(&self, pings: u32) {
+        let mut silent = self.silent();
+        let Some(times) = silent.as_mut().filter(|_| pings >= SILENT) else { return };
+        *times += 1;
+        if *times >= SILENT {
             *silent = None;
-        } else if *is_routed && *pings >= SILENT {
-            *connections += 1;
-            if *connections >= SILENT {
-                *silent = None;
-                tracing::warn!(
-                    link = pongs.link,
-                    "the service has answered no WebSocket ping on {SILENT} connections, though messages arrive: each was \
-                     replaced for it. `ping-interval = \"0s\"` for the link ends that; its routing probes prove it then"
-                );
-            }
+            tracing::warn!(
+                link = self.link,
+                "the service works and has never answered a WebSocket ping: the connection is doubted for it again and \
+                 again. `ping-interval = \"0s\"` for the link ends that; its routing probes prove it then"
+            );
         }
     }
 }
@@ -249,7 +235,7 @@ impl Driver {
         let sender = &self.socket.sender;
         match command {
             Command::Ping => {
-                self.pinged.pings += 1;
+                self.pings = self.pings.saturating_add(1);
                 // That it is over is told by an event.
                 let _ = sender.ping(Bytes::new()).await;
             }
@@ -285,8 +271,11 @@ impl Driver {
             Command::Close { within } => {
                 let _ = sender.close(NORMAL_CLOSURE, "", within);
             }
+            Command::Confirmed { id } => {
+                let _ = sender.mark(id).await;
+            }
             // Its protocol is not known: there are no pings of its own.
-            Command::Ack | Command::Confirmed { .. } => {}
+            Command::Ack => {}
         }
     }
 
@@ -294,16 +283,18 @@ impl Driver {
         let event = match event {
             SocketEvent::Message(frame) => match nonce_in(frame.as_bytes()) {
                 Some(nonce) => {
-                    self.pinged.is_routed = true;
+                    self.pongs.are_missing(std::mem::take(&mut self.pings));
                     Event::Probed { nonce }
                 }
                 None => Event::Message(self.message(&frame)),
             },
             SocketEvent::Pong(_) => {
-                self.pinged.has_pong = true;
+                self.pongs.has_one();
+                self.pings = 0;
                 Event::Heard(Level::Pong)
             }
             SocketEvent::Heard => Event::Heard(Level::Tcp),
+            SocketEvent::Written(id) => Event::Written { id },
             SocketEvent::Closed { code, reason, .. } => {
                 self.over = true;
                 let words = match code {
@@ -476,20 +467,19 @@ mod tests {
 
     #[test]
     fn a_service_that_answers_no_ping_is_told_of_once_and_only_if_it_works() {
-        let pongs = Arc::new(Pongs::new("ann"));
-        let ended = |pings, has_pong, is_routed| {
-            drop(Pinged { pongs: Arc::clone(&pongs), pings, has_pong, is_routed });
+        let pongs = Pongs::new("ann");
+        let missing = |pings| {
+            pongs.are_missing(pings);
             *pongs.silent()
         };
-        assert_eq!(ended(9, false, false), Some(0), "it does not work at all");
-        assert_eq!(ended(2, false, true), Some(0), "it had no time");
-        assert_eq!(ended(3, false, true), Some(1));
-        assert_eq!(ended(3, false, true), Some(2));
-        assert_eq!(ended(3, false, true), None, "told");
-        assert_eq!(ended(3, false, true), None);
+        assert_eq!(missing(2), Some(0), "it had no time");
+        assert_eq!([missing(3), missing(0), missing(9)], [Some(1), Some(1), Some(2)]);
+        assert_eq!(missing(3), None, "told");
+        assert_eq!(missing(3), None);
 
-        let pongs = Arc::new(Pongs::new("ann"));
-        drop(Pinged { pongs: Arc::clone(&pongs), pings: 1, has_pong: true, is_routed: false });
+        let pongs = Pongs::new("ann");
+        pongs.has_one();
+        pongs.are_missing(3);
         assert_eq!(*pongs.silent(), None, "it can");
     }
 }

@@ -15,6 +15,10 @@ pub(super) type Done = oneshot::Sender<Result<Bytes, String>>;
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     waiting: VecDeque<(Time, Item)>,
+    /// Replies, and the confirmations behind them, that a connection has and that may not outlive this process yet. When
+    /// the connection ends they go out with another: perhaps again, but never not at all. Bounded by what a connection
+    /// takes before it has written.
+    handed: VecDeque<(ConnectionId, Time, Item)>,
     bytes: usize,
     asks: BTreeMap<u64, Ask>,
     next_ask: u64,
@@ -41,8 +45,6 @@ pub(super) struct Told {
     pub(super) command: Command,
     /// The message that is answered with it.
     pub(super) replied: Option<String>,
-    /// The message that is confirmed with it.
-    pub(super) confirmed: Option<String>,
 }
 
 /// Something that does not go out, and nobody waited to hear that.
@@ -63,13 +65,21 @@ pub(super) struct Expired {
 }
 
 impl Outbound {
+    /// Whether nothing waits for a connection.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
+    /// Whether nothing that must go out is here or with a connection.
+    pub(super) fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.handed.is_empty()
+    }
+
     /// Messages that are confirmed as soon as what is before them has gone out.
     pub(super) fn confirming(&self) -> impl Iterator<Item = &str> {
-        self.waiting.iter().filter_map(|(_, item)| match item {
+        let handed = self.handed.iter().map(|(_, _, item)| item);
+        let waiting = self.waiting.iter().map(|(_, item)| item);
+        handed.chain(waiting).filter_map(|item| match item {
             Item::Confirmed { id } => Some(id.as_str()),
             Item::Send { .. } => None,
         })
@@ -98,7 +108,7 @@ impl Outbound {
 
     /// What is told next to this connection.
     pub(super) fn next(&mut self, now: Time, connection: ConnectionId) -> Option<Told> {
-        let (_, item) = self.waiting.pop_front()?;
+        let (until, item) = self.waiting.pop_front()?;
         match item {
             Item::Send { mut outgoing, done } => {
                 self.bytes -= outgoing.body.len();
@@ -109,13 +119,34 @@ impl Outbound {
                     let _ = done.send(Ok(Bytes::new()));
                 }
                 let replied = outgoing.reply_to.clone();
-                Some(Told { command: Command::Send(outgoing), replied, confirmed: None })
+                if replied.as_deref().is_some_and(|id| self.is_confirming(id)) {
+                    let again = Item::Send { outgoing: outgoing.clone(), done: None };
+                    self.handed.push_back((connection, until, again));
+                }
+                Some(Told { command: Command::Send(outgoing), replied })
             }
             Item::Confirmed { id } => {
                 let command = Command::Confirmed { id: id.clone() };
-                Some(Told { command, replied: None, confirmed: Some(id) })
+                self.handed.push_back((connection, until, Item::Confirmed { id }));
+                Some(Told { command, replied: None })
             }
         }
+    }
+
+    fn is_confirming(&self, id: &str) -> bool {
+        self.waiting.iter().any(|(_, item)| matches!(item, Item::Confirmed { id: of } if of == id))
+    }
+
+    /// The replies to this message, and its confirmation, outlive this process. Whether it was waited for.
+    pub(super) fn written(&mut self, id: &str) -> bool {
+        let is_it = |item: &Item| matches!(item, Item::Confirmed { id: of } if of == id);
+        let is_its = |item: &Item| match item {
+            Item::Send { outgoing, .. } => outgoing.reply_to.as_deref() == Some(id),
+            Item::Confirmed { .. } => is_it(item),
+        };
+        let was_handed = self.handed.iter().any(|(_, _, item)| is_it(item));
+        self.handed.retain(|(_, _, item)| !is_its(item));
+        was_handed
     }
 
     /// The service has answered.
@@ -130,6 +161,15 @@ impl Outbound {
         let lost = self.asks.extract_if(.., |_, ask| ask.connection == connection);
         for (_, ask) in lost {
             refuse(ask.done, "the connection ended before the service answered");
+        }
+        let (back, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.handed).into_iter().partition(|(on, ..)| *on == connection);
+        self.handed = kept;
+        for (_, until, item) in back.into_iter().rev() {
+            if let Item::Send { outgoing, .. } = &item {
+                self.bytes += outgoing.body.len();
+            }
+            self.waiting.push_front((until, item));
         }
     }
 
@@ -199,8 +239,36 @@ mod tests {
         let sent = outbound.next(START, ON).unwrap();
         assert_eq!(sent.command, Command::Send(saying("one")));
         assert_eq!(told.try_recv(), Ok(Ok(Bytes::new())));
-        assert_eq!(outbound.next(START, ON).unwrap().confirmed.as_deref(), Some("m"));
-        assert!(outbound.is_empty() && outbound.bytes == 0);
+        let confirmed = Command::Confirmed { id: "m".into() };
+        assert_eq!(outbound.next(START, ON).unwrap().command, confirmed);
+        assert!(outbound.is_empty() && !outbound.is_done() && outbound.bytes == 0);
+        assert!(outbound.written("m") && outbound.is_done() && !outbound.written("m"));
+    }
+
+    #[test]
+    fn replies_that_may_not_have_gone_out_are_said_on_the_next_connection_until_they_have() {
+        let mut outbound = Outbound::default();
+        let reply = |id: &str| Outgoing { reply_to: Some(id.into()), ..saying("x") };
+        for id in ["one", "two"] {
+            outbound.send(START, reply(id), None);
+            outbound.confirmed(START, id.into());
+        }
+        outbound.send(START, saying("by itself"), None);
+        let said = |outbound: &mut Outbound, on| {
+            std::iter::from_fn(|| outbound.next(START, on).map(|told| told.command)).collect()
+        };
+        let all: Vec<_> = said(&mut outbound, ON);
+        assert_eq!(all.len(), 5);
+        assert_eq!(outbound.confirming().collect::<Vec<_>>(), ["one", "two"]);
+        assert!(outbound.written("one"));
+        outbound.ended(ConnectionId(2));
+        assert!(outbound.is_empty());
+        outbound.ended(ON);
+        assert_eq!(outbound.bytes, 1);
+        let again: Vec<_> = said(&mut outbound, ConnectionId(2));
+        let two = Command::Confirmed { id: "two".into() };
+        assert_eq!(again, [Command::Send(reply("two")), two]);
+        assert!(outbound.written("two") && outbound.is_done() && outbound.bytes == 0);
     }
 
     #[test]

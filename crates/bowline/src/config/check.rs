@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use super::{
-    Allowance, Backend, Error, Examined, Jwt, Link, Mistake, Place, Profile, Provider, Service,
-    excerpt, near,
+    Allowance, Backend, Deliver, Error, Examined, Jwt, Link, Mistake, Place, Profile, Provider,
+    Service, excerpt, near,
 };
 use crate::{
     ai, alerts,
@@ -277,6 +277,12 @@ impl Findings {
         if !link.has_probe() {
             self.warnings.push(format!(
                 "`{}`: without `probe` it is not known whether messages reach the link, only whether its connection lives",
+                path("profile")
+            ));
+        }
+        if link.profile == Profile::SocketIo && link.deliver == Deliver::Proxy {
+            self.warnings.push(format!(
+                "`{}`: bots of this profile do not come over the proxy: write `deliver`, to an app or a namespace",
                 path("profile")
             ));
         }

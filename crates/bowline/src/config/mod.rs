@@ -1140,6 +1140,23 @@ link = "barnacles"
     }
 
     #[test]
+    fn a_link_without_pings_needs_something_else_that_proves_it() {
+        let of = |more: &str| {
+            mistakes(&format!(
+                "[links.a]\nprofile = \"websocket\"\nurl = \"ws://a\"\nping-interval = \"0s\"\n{more}\n"
+            ))
+        };
+        assert_eq!(of("probe = \"echo {nonce}\""), [""; 0]);
+        assert_eq!(
+            of("look-interval = \"2m\""),
+            [
+                "4: `links.\"a\".ping-interval` switches pings off, and there is no `probe`: nothing would tell that the connection is dead",
+                "5: `links.\"a\".look-interval` is nothing for the profile \"websocket\"",
+            ]
+        );
+    }
+
+    #[test]
     fn links_that_contradict_themselves_or_others_are_refused() {
         let text = r#"
 [links]

@@ -462,7 +462,11 @@ mod tests {
             last_probe: None,
             next_probe: Some(at(8_400)),
             renewal: Some(at(33_000)),
-            bot: BotStatus { connections: 1, text: "1 bot over the proxy for 3 h".to_owned() },
+            bot: BotStatus {
+                connections: 1,
+                locked_out: false,
+                text: "1 bot over the proxy for 3 h".to_owned(),
+            },
             messages: MessageStatus {
                 waiting: 1,
                 parked: 0,
@@ -511,7 +515,7 @@ mod tests {
                 }),
                 ..link().messages
             },
-            bot: BotStatus { connections: 0, text: String::new() },
+            bot: BotStatus { connections: 0, locked_out: false, text: String::new() },
             ..link()
         };
         assert_eq!(
@@ -523,9 +527,9 @@ mod tests {
 \x20 larry      refused  webex at wdm-a.wbx2.com
 \x20                     the token is not accepted (401)
 \x20                     see that its token is good
+\x20                     new messages are refused for 16m 40s: as many messages wait as may
 \x20                     next attempt in 3m 12s
 \x20                     7 messages wait
-\x20                     new messages are refused for 16m 40s: as many messages wait as may
 "
         );
     }

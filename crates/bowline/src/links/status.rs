@@ -116,6 +116,9 @@ pub(crate) struct ConnectionStatus {
 pub(crate) struct BotStatus {
     /// Connections of the bot; 1 for an app behind HTTP that answers.
     pub(crate) connections: usize,
+    /// Whether no bot can come in, since the loopback proxy is not served.
+    #[serde(default)]
+    pub(crate) locked_out: bool,
     #[schema(example = "1 bot over the proxy for 3 h")]
     pub(crate) text: String,
 }
@@ -271,6 +274,7 @@ impl LinkStatus {
             renewal: view.renew_unix_ms.map(point),
             bot: BotStatus {
                 connections: view.bot.connections,
+                locked_out: view.locked_out.is_some(),
                 text: match &view.locked_out {
                     Some(why) => format!("no bot can come in: {why}"),
                     None => view.bot.words.clone(),
@@ -363,7 +367,8 @@ fn advice(view: &View) -> String {
 
 /// How `/health/ready` shows a link.
 pub(super) fn component(view: &View, required: bool) -> ComponentView {
-    let locked_out = view.locked_out.as_ref();
+    let is_up = matches!(view.state, State::Live | State::Suspect);
+    let locked_out = view.locked_out.as_ref().filter(|_| is_up);
     let state = match view.state {
         State::Live | State::Suspect if locked_out.is_some() => ComponentState::Failed,
         State::Live | State::Suspect => ComponentState::Ready,

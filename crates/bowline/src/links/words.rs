@@ -40,6 +40,9 @@ pub(crate) fn troubles(link: &LinkStatus, now: Timestamp) -> Vec<String> {
     if !link.advice.is_empty() {
         lines.push(link.advice.clone());
     }
+    if link.bot.locked_out {
+        lines.push(link.bot.text.clone());
+    }
     if let Some(refusing) = &link.messages.refusing {
         let ago = roughly(since(refusing.since, now));
         lines.push(format!("new messages are refused for {ago}: {}", refusing.text));
@@ -53,7 +56,7 @@ pub(crate) fn remarks(link: &LinkStatus, now: Timestamp) -> Vec<String> {
     if let Some(at) = link.next_attempt {
         lines.push(format!("next attempt in {}", roughly(since(now, at))));
     }
-    if !link.bot.text.is_empty() {
+    if !link.bot.text.is_empty() && !link.bot.locked_out {
         lines.push(link.bot.text.clone());
     }
     let messages = &link.messages;

@@ -203,7 +203,10 @@ impl Service {
                     tell(Event::Answered { ask, answer });
                 }
             }
-            Command::Confirmed { id } => inside.heard.push(format!("confirmed {id}")),
+            Command::Confirmed { id } => {
+                inside.heard.push(format!("confirmed {id}"));
+                tell(Event::Written { id });
+            }
             Command::Close { .. } => {
                 inside.goodbyes += 1;
                 inside.connections.remove(&number);
@@ -398,6 +401,10 @@ impl FakeMaker {
         self.panics.lock().unwrap().remove(name)
     }
 
+    fn remember(&self, way: settings::Deliver) {
+        self.ways.lock().unwrap().push(way);
+    }
+
     /// Every way to a bot that was made.
     pub(super) fn ways(&self) -> Vec<settings::Deliver> {
         self.ways.lock().unwrap().clone()
@@ -428,7 +435,7 @@ impl Maker for FakeMaker {
         if self.is_deliver_missing() {
             return Err("no such backend".into());
         }
-        self.ways.lock().unwrap().push(link.deliver.clone());
+        self.remember(link.deliver.clone());
         Ok(self.bot(&link.name))
     }
 

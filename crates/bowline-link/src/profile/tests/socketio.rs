@@ -85,6 +85,7 @@ async fn an_event_that_asks_for_an_ack_gets_the_bots() {
     assert_eq!(service.acked().await, r#"["yes",{"n":1}]"#);
     // It is acked once. What else answers it is an event.
     far.tell(Command::Confirmed { id: "q1".to_owned() }).await;
+    assert_eq!(far.next().await, Event::Written { id: "q1".to_owned() });
     far.tell(Command::Send(answer)).await;
     assert_eq!(service.said().await.json(), r#"["yes",{"n":1}]"#);
 
@@ -93,6 +94,7 @@ async fn an_event_that_asks_for_an_ack_gets_the_bots() {
     let Message { id, own_id, .. } = far.message().await;
     assert!(!own_id);
     far.tell(Command::Confirmed { id: format!("{id}-2") }).await;
+    assert_eq!(far.next().await, Event::Written { id: format!("{id}-2") });
     assert_eq!(service.acked().await, "[]");
     service.ask(socket, json!(["question", { "id": "q3" }]));
     far.message().await;

@@ -134,6 +134,8 @@ async fn pings_prove_the_connection_and_a_send_is_told() {
 
     far.say("hello").await;
     assert_eq!(peer.text().await, "hello");
+    far.tell(Command::Confirmed { id: "m".to_owned() }).await;
+    assert_eq!(far.next().await, Event::Written { id: "m".to_owned() });
     let binary = Outgoing { text: false, ask: Some(7), ..outgoing("\u{1}") };
     far.tell(Command::Send(binary)).await;
     let expected = Some(Incoming::Message(Frame::Binary(Bytes::from_static(&[1]))));

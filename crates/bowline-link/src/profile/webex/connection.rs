@@ -158,6 +158,13 @@ enum Turn {
     Room,
 }
 
+/// What is sent one after the other.
+enum ToSend {
+    Message(Outgoing),
+    /// What is before it has been answered: [`Event::Written`] with this id.
+    Mark(String),
+}
+
 struct Driver {
     account: Arc<Account>,
     /// Its number among the connections of the account.
@@ -169,7 +176,7 @@ struct Driver {
     outbox: VecDeque<Event>,
     jobs: JoinSet<Done>,
     /// What the bot says, in its order: one is under way at a time.
-    sends: VecDeque<Outgoing>,
+    sends: VecDeque<ToSend>,
     is_sending: bool,
     /// Messages of probes that are to be removed, by UUID.
     posted: Vec<String>,
@@ -261,7 +268,8 @@ impl Driver {
         }
         let within = self.closing.map_or(SENDING, |within| within / 2);
         if timeout(within, self.wind_up()).await.is_err() && self.is_sending {
-            let messages = self.sends.len() + 1;
+            let waiting = self.sends.iter().filter(|it| matches!(it, ToSend::Message(_)));
+            let messages = waiting.count() + 1;
             tracing::warn!(link = %self.account.link, messages, "what the bot says was not sent before the connection was over");
         }
         if let Some(since) = self.asking {
@@ -280,7 +288,7 @@ impl Driver {
     async fn wind_up(&mut self) {
         loop {
             while let Ok(command) = self.commands.try_recv() {
-                if matches!(command, Command::Send(_)) {
+                if matches!(command, Command::Send(_) | Command::Confirmed { .. }) {
                     self.on_command(command).await;
                 }
             }
@@ -324,15 +332,19 @@ impl Driver {
                 }
             }
             Command::Send(outgoing) if self.sends.len() < QUEUE => {
-                self.sends.push_back(outgoing);
+                self.sends.push_back(ToSend::Message(outgoing));
                 self.send_next();
             }
             Command::Send(Outgoing { ask, .. }) => {
                 let answer = Err(format!("{QUEUE} messages wait to be sent already"));
                 self.on_done(Done::Sent { ask, answer });
             }
-            // It was acknowledged when it was stored.
-            Command::Confirmed { .. } => {}
+            // To the service it was acknowledged when it was stored.
+            Command::Confirmed { id } if self.sends.len() < QUEUE => {
+                self.sends.push_back(ToSend::Mark(id));
+                self.send_next();
+            }
+            Command::Confirmed { id } => self.tell(Event::Written { id }),
             Command::Close { within } => {
                 self.closing = Some(within);
                 let _ = sender.close(1000, "done", within);
@@ -362,6 +374,8 @@ impl Driver {
                 self.tell(Event::Heard(Level::Pong));
             }
             SocketEvent::Heard => self.tell(Event::Heard(Level::Tcp)),
+            // Nothing is marked here.
+            SocketEvent::Written(_) => {}
             SocketEvent::Closed { code, reason, clean } => {
                 let (verdict, words) = ended(code, &reason, clean, false);
                 let verdict = if self.closing.is_some() { Verdict::Again } else { verdict };
@@ -609,16 +623,20 @@ impl Driver {
     }
 
     fn send_next(&mut self) {
-        if self.is_sending {
-            return;
+        while !self.is_sending {
+            match self.sends.pop_front() {
+                Some(ToSend::Message(outgoing)) => {
+                    self.is_sending = true;
+                    let account = Arc::clone(&self.account);
+                    self.jobs.spawn(async move {
+                        let answer = account.say(&outgoing).await;
+                        Done::Sent { ask: outgoing.ask, answer }
+                    });
+                }
+                Some(ToSend::Mark(id)) => self.tell(Event::Written { id }),
+                None => return,
+            }
         }
-        let Some(outgoing) = self.sends.pop_front() else { return };
-        self.is_sending = true;
-        let account = Arc::clone(&self.account);
-        self.jobs.spawn(async move {
-            let answer = account.say(&outgoing).await;
-            Done::Sent { ask: outgoing.ask, answer }
-        });
     }
 }
 

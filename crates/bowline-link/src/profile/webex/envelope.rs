@@ -331,6 +331,7 @@ mod tests {
         assert_eq!(activity.verb, Verb::Post);
         assert_eq!((&*activity.actor, &*activity.email), ("p1", "paula@example.com"));
         assert_eq!((&*activity.conversation, &*activity.url), ("c1", "https://c/conversations/c1"));
+        assert_eq!(activity.published, Some(1_795_341_845_678));
     }
 
     #[test]
@@ -419,7 +420,7 @@ mod tests {
         let actor = json!({ "id": "p1", "emailAddress": "paula@example.com" });
         let target = json!({ "id": "c1", "url": "https://c/conversations/c1" });
         let activity = json!({ "id": UUID, "verb": verb, "actor": actor, "object": object,
-            "target": target });
+            "target": target, "published": "2026-11-22T10:04:05.678Z" });
         let data = json!({ "eventType": "conversation.activity", "activity": activity });
         json!({ "id": "e1", "data": data, "sequenceNumber": 4 }).to_string().into_bytes()
     }

@@ -330,6 +330,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_space_the_last_time_counts_and_of_many_spaces_none() {
+        let mut known = Known::default();
+        for at in [5, 9, 7] {
+            known.is_active("a", at);
+        }
+        assert_eq!(known.active.get("a"), Some(&9));
+        for number in 0..REMEMBERED_MAX {
+            known.is_active(&number.to_string(), 1);
+        }
+        assert!(known.active.len() <= REMEMBERED_MAX);
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut list = VecDeque::new();
         for number in 0..REMEMBERED_MAX + 10 {

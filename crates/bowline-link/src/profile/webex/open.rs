@@ -293,6 +293,6 @@ fn is_answer(event: &SocketEvent) -> bool {
                 .is_ok_and(|envelope| matches!(envelope.kind, Kind::Admitted | Kind::Activity(_)))
         }
         SocketEvent::Closed { .. } => true,
-        SocketEvent::Pong(_) | SocketEvent::Heard => false,
+        SocketEvent::Pong(_) | SocketEvent::Heard | SocketEvent::Written(_) => false,
     }
 }

@@ -63,6 +63,7 @@ impl Shell {
                 }
             }
             Event::Answered { ask, answer } => self.outbound.answered(ask, answer),
+            Event::Written { id } => self.on_written(id),
             Event::Draining => self.inputs.push_back(Input::Draining { connection }),
             Event::Closed { .. } => {}
         }
@@ -190,7 +191,9 @@ impl Shell {
             }
             Ok(Err(CatchUpFailure { words, retry_after })) => {
                 self.catch_up.failed(now, retry_after);
-                self.reporter.trouble(format!("what was missed cannot be asked for: {words}"));
+                self.reporter.trouble(format!(
+                    "what was missed, if anything was, cannot be asked for: {words}"
+                ));
             }
             Err(error) => {
                 self.catch_up.failed(now, None);

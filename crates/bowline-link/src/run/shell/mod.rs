@@ -330,7 +330,6 @@ impl Shell {
             Output::Look { since } => {
                 let since = self.given.common.clock.unix_ms_of(since);
                 self.catch_up.look(now, clock::unix_ms(), since);
-                self.given.board.count(|figures| figures.looks += 1);
             }
             Output::RestartService => {
                 if let Some(service) = &self.given.link.service {
@@ -472,6 +471,9 @@ impl Shell {
         if self.asking.is_empty()
             && let Some(Question { since_unix_ms, is_missing }) = self.catch_up.ask(now)
         {
+            if !is_missing {
+                self.given.board.count(|figures| figures.looks += 1);
+            }
             let profile = Arc::clone(&self.far.profile);
             self.asking.spawn(async move {
                 let ask = if is_missing {
@@ -623,7 +625,7 @@ impl Shell {
     fn is_over(&mut self) -> bool {
         if let Phase::Finishing { end, .. } = self.stage
             && self.offering.is_empty()
-            && (self.outbound.is_empty() || self.current.is_none())
+            && (self.outbound.is_done() || self.current.is_none())
         {
             self.begin_closing(end);
         }

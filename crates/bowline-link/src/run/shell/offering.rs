@@ -202,7 +202,7 @@ impl Shell {
             }
         }
         if confirm {
-            // Only after the replies: a kill in between offers the message again, instead of losing what was said.
+            // Only after the replies.
             if !has_replies {
                 self.tell_confirmed(id);
             } else {

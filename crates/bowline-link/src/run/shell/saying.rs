@@ -70,9 +70,13 @@ impl Shell {
             if let Some(id) = told.replied {
                 self.step(id, Stage::Replied, String::new());
             }
-            if let Some(id) = told.confirmed {
-                self.step(id, Stage::Confirmed, String::new());
-            }
+        }
+    }
+
+    /// Only now: a kill before this offers the message again, instead of losing what was said.
+    pub(super) fn on_written(&mut self, id: String) {
+        if self.outbound.written(&id) {
+            self.step(id, Stage::Confirmed, String::new());
         }
     }
 }
