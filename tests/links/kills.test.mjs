@@ -13,6 +13,7 @@ import { makeAuthority } from "./authority.mjs";
 import { startEcho } from "./echo.mjs";
 import { startNat } from "./nat.mjs";
 import { LONG, gatewayPid, startBot, startLinks, throughProxy } from "./rig.mjs";
+import { startWebex } from "./webex.mjs";
 
 /** Kills at each point. */
 const ROUNDS = LONG ? 10 : 2;
@@ -170,6 +171,40 @@ ${throughProxy("ann", { nat, authority })}`);
   assertOrder(bot.messages().map((one) => ({ ...one, data: one })));
   const again = bot.messages().length - far.sent.length;
   t.diagnostic(`kills: ${BEHIND_PROXY} under a bot behind the proxy, ${far.sent.length} messages: 0 lost, ${again} handed over again, in order`);
+});
+
+test("a gateway killed with -9 while its answer is on the way to Webex answers again", { timeout: 200_000 }, async (t) => {
+  const cloud = await startWebex();
+  t.after(() => cloud.stop());
+  const nat = await startNat({ to: cloud.port });
+  t.after(() => nat.stop());
+  const app = await startApp();
+  t.after(() => app.stop());
+  const far = cloud.bot("larry");
+  const gateway = await startLinks(`[backends.app]
+url = "http://127.0.0.1:${app.port}/"
+[links.larry]
+profile = "webex"
+token-file = "$DIR/token"
+proxy = "${nat.url}"
+ca-file = "${cloud.caFile}"
+deliver = { http = "app" }
+`, { files: { token: far.token } });
+  t.after(() => gateway.stop());
+  await gateway.inState("larry", "live");
+  const posts = () => far.seen.filter(({ method, path }) => method === "POST" && path?.endsWith("/messages")).length;
+  const before = posts();
+  far.modes.postMs = 3_600_000;
+  const message = far.hear("are you there?");
+  await eventually("the answer to be on its way", () => posts() > before);
+  const confirmed = (await gateway.trace(message.uuid)).filter(({ stage }) => stage === "confirmed");
+  assert.deepEqual(confirmed, [], "it is confirmed, and its answer has not arrived");
+  const pid = await gatewayPid(gateway);
+  process.kill(pid, "SIGKILL");
+  far.modes.postMs = 0;
+  await gatewayPid(gateway, pid);
+  await eventually("an answer", () => far.answers.some(({ parent }) => parent === message.uuid));
+  assert.deepEqual(app.of(message.uuid).map(({ attempt }) => attempt), [1, 2]);
 });
 
 /** In each room messages are offered in the order in which they were said, whatever is offered again. */
