@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Input(Input),
     /// A ping of the WebSocket, not of the engine.
     Ping,
+    /// Says when what was sent before has left.
+    Mark(oneshot::Sender<()>),
     EmitWithAck {
         namespace: ByteString,
         args: Args,
@@ -57,6 +59,8 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     events: Outbox<Event>,
     acks: HashMap<u64, oneshot::Sender<Result<Args, AckError>>>,
+    /// Who waits for what was sent to have left. Bounded by who waits.
+    marks: Vec<oneshot::Sender<()>>,
     next_token: u64,
     signs: watch::Sender<Signs>,
     over: bool,
@@ -79,6 +83,7 @@ impl Driver {
             commands,
             events,
             acks: HashMap::new(),
+            marks: Vec::new(),
             next_token: 0,
             signs,
             over: false,
@@ -94,6 +99,7 @@ impl Driver {
         // Nobody is answered any more: whoever asks sees a closed channel.
         self.commands.close();
         self.acks.clear();
+        self.marks.clear();
         self.events.finish().await;
         self.websocket.closed().await;
     }
@@ -165,13 +171,24 @@ impl Driver {
         if let Some(Heard::Lost { why, detail }) = self.websocket.flush() {
             self.input(Input::WebSocketLost { why, detail });
         }
+        if !self.marks.is_empty() && !self.over && !self.has_unsent() {
+            for mark in self.marks.drain(..) {
+                // Whoever asked may have gone.
+                let _ = mark.send(());
+            }
+        }
         self.events.deliver();
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.client.queued_bytes() > 0 || self.websocket.has_unsent() || self.http.is_posting()
     }
 
     fn command(&mut self, command: Command) {
         match command {
             Command::Input(input) => self.input(input),
             Command::Ping => self.websocket.ping(),
+            Command::Mark(mark) => self.marks.push(mark),
             Command::EmitWithAck { namespace, args, timeout, answer } => {
                 let token = self.next_token;
                 self.next_token += 1;

@@ -21,6 +21,8 @@ use crate::{limit::HTTP_IDLE_MAX, target::Target};
 pub(crate) struct Http {
     target: Arc<Target>,
     requests: JoinSet<Answered>,
+    /// Of them POSTs.
+    posts: usize,
     /// By [`lane_of`].
     idle: [Option<(Time, Lane)>; 2],
 }
@@ -45,12 +47,13 @@ struct Lane {
 
 impl Http {
     pub(crate) fn new(target: Arc<Target>) -> Self {
-        Self { target, requests: JoinSet::new(), idle: [None, None] }
+        Self { target, requests: JoinSet::new(), posts: 0, idle: [None, None] }
     }
 
     /// Begins a request.
     pub(crate) fn send(&mut self, now: Time, request: HttpRequest) {
         let lane = lane_of(&request);
+        self.posts += lane;
         let idle = self.idle[lane].take();
         let fresh = idle.filter(|(since, _)| now.since(*since) < HTTP_IDLE_MAX);
         let target = Arc::clone(&self.target);
@@ -63,6 +66,11 @@ impl Http {
                 }
             }
         });
+    }
+
+    /// Whether something is being sent.
+    pub(crate) fn is_posting(&self) -> bool {
+        self.posts > 0
     }
 
     /// The next request that is over; waits for ever if there is none. Nothing is lost if it is
@@ -80,10 +88,12 @@ impl Http {
 
     /// Keeps the connection of a request that is over.
     pub(crate) fn keep(&mut self, now: Time, answered: &mut Answered) {
+        self.posts -= answered.lane;
         self.idle[answered.lane] = answered.connection.take().map(|lane| (now, lane));
     }
 }
 
+/// 0 for GETs, 1 for POSTs.
 fn lane_of(request: &HttpRequest) -> usize {
     usize::from(request.body.is_some())
 }

@@ -368,6 +368,18 @@ impl Handle {
         self.commands.send(Command::Ping).await.map_err(|_| Gone)
     }
 
+    /// Waits until what was sent before has left: over a WebSocket it is with the system, and survives the end of this
+    /// process; over polling its request was answered. Whether the server has it only an ack can say.
+    ///
+    /// # Errors
+    ///
+    /// The session is over.
+    pub async fn written(&self) -> Result<(), Gone> {
+        let (mark, written) = oneshot::channel();
+        self.commands.send(Command::Mark(mark)).await.map_err(|_| Gone)?;
+        written.await.map_err(|_| Gone)
+    }
+
     async fn try_input(&self, input: Input) -> Result<(), Gone> {
         self.commands.send(Command::Input(input)).await.map_err(|_| Gone)
     }

@@ -106,6 +106,11 @@ impl WebSocket {
         }
     }
 
+    /// Whether something is not with the kernel yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        matches!(&self.state, State::Open(open) if open.has_unsent())
+    }
+
     /// Writes what can be written at once.
     pub(crate) fn flush(&mut self) -> Option<Heard> {
         let State::Open(open) = &mut self.state else { return None };

@@ -6,4 +6,5 @@
 mod leg;
 mod proxy;
 mod servers;
+mod session;
 mod socket;

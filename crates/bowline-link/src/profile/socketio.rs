@@ -269,8 +269,19 @@ enum Stage {
 
 /// An ack that was waited for.
 enum Asked {
-    Bot { ask: u64, result: Result<Args, AckError> },
-    Probe { nonce: String, result: Result<Args, AckError> },
+    Bot {
+        ask: u64,
+        result: Result<Args, AckError>,
+    },
+    Probe {
+        nonce: String,
+        result: Result<Args, AckError>,
+    },
+    /// What was sent before this message was confirmed has left, or the session is over.
+    Written {
+        id: String,
+        is_over: bool,
+    },
 }
 
 /// What the loop woke up for.
@@ -350,7 +361,9 @@ impl Driver {
                     self.say(Event::NotProbed { nonce, words });
                 }
             },
-            Turn::Room => {}
+            Turn::Asked(Asked::Written { id, is_over: false }) => self.say(Event::Written { id }),
+            // It goes out once more on the next connection.
+            Turn::Asked(Asked::Written { .. }) | Turn::Room => {}
         }
     }
 
@@ -383,7 +396,11 @@ impl Driver {
             Command::Send(outgoing) => self.send(outgoing).await,
             Command::Confirmed { id } => {
                 self.answer(&id, Args::from_values(&[])).await;
-                self.say(Event::Written { id });
+                let handle = self.handle.clone();
+                self.asks.spawn(async move {
+                    let is_over = handle.written().await.is_err();
+                    Asked::Written { id, is_over }
+                });
             }
             Command::Close { within } => {
                 let words = "closed from this side";
