@@ -12,7 +12,7 @@ const http = createServer();
 const io = new Server(http, {
   allowEIO3: true,
   pingInterval: 300,
-  pingTimeout: 200,
+  pingTimeout: 1700,
   maxHttpBufferSize: 1e6,
 });
 
