@@ -12,7 +12,7 @@ use std::{
 };
 
 use bowline_proto::keeper::{Budget, ProbeOutcome};
-use bowline_store::{Gone, Mode, Step, Store};
+use bowline_store::{Gone, Mode, Parked, Step, Store};
 use bytes::Bytes;
 use tokio::{
     sync::{oneshot, watch},
@@ -25,6 +25,7 @@ use crate::{
     far::Outgoing,
     local::Door,
     make::Real,
+    profile::webex::envelope::uuid_of,
     run::{Board, Boards, Common, Maker, Order},
     settings,
     thread::{self, Start, Wish},
@@ -191,6 +192,41 @@ impl Links {
         }
     }
 
+    /// The messages of a link that were put aside, what has been so for longest first; at most `limit`.
+    pub async fn parked(&self, name: &str, limit: usize) -> Vec<Parked> {
+        match self.inside.running.get() {
+            Some(running) => running.store.inbox().parked(name, limit).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// Has messages that were put aside offered again, as if they never had been: all of the link, or the one with this
+    /// id, which may be a public one of Webex. Tells how many those are; `None`: the store does not do it now, or not for
+    /// all.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such link.
+    pub async fn offer_again(&self, name: &str, id: Option<&str>) -> Result<Option<u64>, Unknown> {
+        let unknown = || Unknown { name: name.to_owned() };
+        let inbox = self.inside.running.get().ok_or_else(unknown)?.store.inbox();
+        if !self.inside.wishes.borrow().links.contains_key(name) {
+            return Err(unknown());
+        }
+        let now = clock::unix_ms();
+        let mut count = inbox.offer_again(name, id, now).await;
+        if count == Some(0)
+            && let Some(id) = id
+        {
+            count = inbox.offer_again(name, Some(&uuid_of(id)), now).await;
+        }
+        if count != Some(0) {
+            // One that has no task just now reads it when it begins.
+            let _ = self.order(name, Order::Reload).await;
+        }
+        Ok(count)
+    }
+
     /// Makes a routing round trip now.
     ///
     /// # Errors
@@ -218,12 +254,12 @@ impl Links {
         Ok(waited(answered).await.unwrap_or_else(nothing))
     }
 
-    /// What happened with the message of this id, on every link, oldest first.
+    /// What happened with the message of this id, on every link, oldest first. It may be a public id of Webex.
     pub async fn trace(&self, id: &str) -> Vec<Step> {
-        match self.inside.running.get() {
-            Some(running) => running.store.inbox().trace(id).await,
-            None => Vec::new(),
-        }
+        let Some(running) = self.inside.running.get() else { return Vec::new() };
+        let inbox = running.store.inbox();
+        let steps = inbox.trace(id).await;
+        if steps.is_empty() { inbox.trace(&uuid_of(id)).await } else { steps }
     }
 
     /// Sends something to the service of a link, as its bot would. Where nothing was asked for, the answer is empty, and

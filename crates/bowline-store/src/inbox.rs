@@ -52,14 +52,23 @@ pub enum Stage {
     Confirmed,
     /// The bot has sent an answer.
     Replied,
-    /// It was offered as often as it may be, and is kept for a person to look at.
+    /// It was offered as often as it may be, or was refused, and is kept for a person to look at.
     Parked,
+    /// A person wants it to be offered again after it was parked.
+    Retried,
 }
 
 impl Stage {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Arrived, Self::Fetched, Self::Offered, Self::Confirmed, Self::Replied, Self::Parked];
+    pub const ALL: [Self; 7] = [
+        Self::Arrived,
+        Self::Fetched,
+        Self::Offered,
+        Self::Confirmed,
+        Self::Replied,
+        Self::Parked,
+        Self::Retried,
+    ];
 
     /// The word of the API.
     pub fn name(self) -> &'static str {
@@ -70,6 +79,7 @@ impl Stage {
             Self::Confirmed => "confirmed",
             Self::Replied => "replied",
             Self::Parked => "parked",
+            Self::Retried => "retried",
         }
     }
 }
@@ -83,6 +93,21 @@ pub struct Entry {
     pub offers: u32,
     /// The message.
     pub arrival: Arrival,
+}
+
+/// A message that was parked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// The service's own id of the message.
+    pub id: String,
+    /// Its room; empty where there are none.
+    pub room: String,
+    /// Since when it is parked, in milliseconds since 1970.
+    pub since_unix_ms: u64,
+    /// How often it was offered.
+    pub offers: u32,
+    /// Why it was parked, for people; empty if that is not known any more.
+    pub words: String,
 }
 
 /// One line of the trace of a message.
@@ -198,7 +223,7 @@ impl Inbox {
     /// of that is cut into equal parts, one for each link, and the rest goes to whoever comes first: so no link can take
     /// the place of all others. Links that are gone take none. Costs nothing.
     pub fn room(&self, link: &str, max: u64) -> u64 {
-        self.store.shared().room(link, max, |counts| counts.waiting)
+        self.store.shared().room(link, max, |_, counts| counts.waiting)
     }
 
     /// Tells which links there are. What others have is kept for 7 days, and waits again if its link is back by then.
@@ -210,6 +235,36 @@ impl Inbox {
     /// there are. Costs nothing.
     pub fn gone(&self) -> Vec<Gone> {
         self.store.shared().gone()
+    }
+
+    /// What is parked of a link, what has been so for longest first; at most `limit`.
+    pub async fn parked(&self, link: &str, limit: usize) -> Vec<Parked> {
+        match self.store.ask(Ask::Parked { link: link.to_owned(), limit }).await {
+            Some(Answer::Parked(parked)) => parked,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Has what is parked of a link wait again as if it had never been offered, all of it or the message with this id,
+    /// and tells how many. `None`: it could not be done, or not for all.
+    pub async fn offer_again(&self, link: &str, id: Option<&str>, now_unix_ms: u64) -> Option<u64> {
+        let mut all = 0;
+        // What is parked anew meanwhile is not meant.
+        let parked = self.counts(link).parked;
+        let mut left = if id.is_some() { parked.min(1) } else { parked };
+        while left > 0 {
+            let (link, id) = (link.to_owned(), id.map(str::to_owned));
+            let ask = Ask::OfferAgain { link, id, limit: left, now_unix_ms };
+            match self.store.ask(ask).await {
+                Some(Answer::OfferedAgain(0)) => break,
+                Some(Answer::OfferedAgain(count)) => {
+                    all += count;
+                    left = left.saturating_sub(count);
+                }
+                _ => return None,
+            }
+        }
+        Some(all)
     }
 
     /// Lets everything go that waits or is parked of a link that is gone, and tells how many. Their ids are known for 24

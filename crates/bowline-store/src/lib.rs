@@ -22,7 +22,7 @@ mod rows;
 mod schema;
 mod writer;
 
-pub use inbox::{Arrival, Counts, Entry, Gone, Inbox, Put, Stage, Step};
+pub use inbox::{Arrival, Counts, Entry, Gone, Inbox, Parked, Put, Stage, Step};
 
 use writer::{Answer, Ask, Command, QUEUE, Shared};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::inbox::{Arrival, Counts, Entry, Put, Stage, Step};
+use crate::inbox::{Arrival, Counts, Entry, Parked, Put, Stage, Step};
 
 /// For how long after its confirmation a message is known, so that a repetition is recognised: 24 h.
 pub(crate) const CONFIRMED_MS: u64 = 24 * 3600 * 1000;
@@ -124,7 +124,12 @@ pub(crate) fn step(
                 .execute(params![seq, at])?;
             change = Change { waiting: -1, parked: 1, waiting_bytes: -bytes };
         }
-        Stage::Arrived | Stage::Fetched | Stage::Replied | Stage::Confirmed | Stage::Parked => {}
+        Stage::Arrived
+        | Stage::Fetched
+        | Stage::Replied
+        | Stage::Confirmed
+        | Stage::Parked
+        | Stage::Retried => {}
     }
     note(database, seq, stage, at_unix_ms, words)?;
     Ok((offers, change))
@@ -375,6 +380,57 @@ pub(crate) fn let_go(database: &Connection, link: &str, now_unix_ms: u64) -> rus
             .prepare_cached("UPDATE message SET state = 1, done = ?2, body = x'' WHERE seq = ?1")?
             .execute(params![seq, signed(now_unix_ms)])?;
         note(database, *seq, Stage::Confirmed, now_unix_ms, "let go: its link is gone")?;
+    }
+    Ok(seqs.len() as u64)
+}
+
+/// What is parked of a link, what has been so for longest first.
+pub(crate) fn parked(
+    database: &Connection,
+    link: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<Parked>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    database
+        .prepare_cached(
+            "SELECT id, room, done, offers, IFNULL((SELECT words FROM step
+                WHERE message = message.seq AND stage = ?2 ORDER BY seq DESC LIMIT 1), '')
+             FROM message WHERE state <> 0 AND state = 2 AND link = ?1
+             ORDER BY done, seq LIMIT ?3",
+        )?
+        .query_map(params![link, Stage::Parked.name(), limit], |row| {
+            Ok(Parked {
+                id: row.get(0)?,
+                room: row.get(1)?,
+                since_unix_ms: unsigned(row.get(2)?),
+                offers: row.get(3)?,
+                words: row.get(4)?,
+            })
+        })?
+        .collect()
+}
+
+/// Has what is parked of a link wait again as if it had never been offered, or one message of it; at most `limit` and
+/// [`SWEEP_MAX`]. Tells how many.
+pub(crate) fn offer_again(
+    database: &Connection,
+    link: &str,
+    id: Option<&str>,
+    limit: u64,
+    now_unix_ms: u64,
+) -> rusqlite::Result<u64> {
+    let seqs: Vec<i64> = database
+        .prepare_cached(
+            "SELECT seq FROM message WHERE state <> 0 AND state = 2 AND link = ?1
+             AND id = IFNULL(?2, id) ORDER BY done, seq LIMIT ?3",
+        )?
+        .query_map(params![link, id, signed(limit.min(SWEEP_MAX))], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for seq in &seqs {
+        database
+            .prepare_cached("UPDATE message SET state = 0, offers = 0, done = NULL WHERE seq = ?1")?
+            .execute([seq])?;
+        note(database, *seq, Stage::Retried, now_unix_ms, "it waits again, as it was asked for")?;
     }
     Ok(seqs.len() as u64)
 }

@@ -1,6 +1,7 @@
 //! The thread that has the database to itself.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +17,7 @@ use tokio::{
 use crate::{
     Figures, Health, Mode, Options,
     clock::{self, Steady},
-    inbox::{Arrival, Counts, Entry, Gone, Put, Stage, Step},
+    inbox::{Arrival, Counts, Entry, Gone, Parked, Put, Stage, Step},
     rows::{self, Change},
     schema::{self, MIGRATIONS, Unusable},
 };
@@ -57,6 +58,8 @@ pub(crate) enum Ask {
     Sweep { now_unix_ms: u64, clock_unix_ms: u64 },
     MarkGone { now_unix_ms: u64 },
     LetGo { link: String, now_unix_ms: u64 },
+    OfferAgain { link: String, id: Option<String>, limit: u64, now_unix_ms: u64 },
+    Parked { link: String, limit: usize },
     Waiting { link: String, after_seq: u64, limit: usize },
     Trace { id: String },
     Get { link: String, key: String },
@@ -71,8 +74,13 @@ impl Ask {
             | Self::Set { .. }
             | Self::Sweep { .. }
             | Self::MarkGone { .. }
-            | Self::LetGo { .. } => true,
-            Self::Waiting { .. } | Self::Trace { .. } | Self::Get { .. } | Self::Close => false,
+            | Self::LetGo { .. }
+            | Self::OfferAgain { .. } => true,
+            Self::Parked { .. }
+            | Self::Waiting { .. }
+            | Self::Trace { .. }
+            | Self::Get { .. }
+            | Self::Close => false,
         }
     }
 }
@@ -89,6 +97,8 @@ pub(crate) enum Answer {
     Swept(u64),
     Marked,
     LetGo(u64),
+    OfferedAgain(u64),
+    Parked(Vec<Parked>),
     Waiting(Vec<Entry>),
     Trace(Vec<Step>),
     Fact(Option<String>),
@@ -154,14 +164,14 @@ impl Shared {
 
     /// What a link may have besides what it has, if all may have `max` together: half of that is cut into equal parts,
     /// one for each link, and the rest is for whoever comes first.
-    pub(crate) fn room(&self, link: &str, max: u64, of: impl Fn(&Counts) -> u64) -> u64 {
+    pub(crate) fn room(&self, link: &str, max: u64, of: impl Fn(&str, Counts) -> u64) -> u64 {
         self.with(|seen| {
             let mut links: BTreeSet<&str> = match &seen.links {
                 Some(links) => links.iter().map(String::as_str).collect(),
                 None => seen.counts.keys().map(String::as_str).collect(),
             };
             links.insert(link);
-            let has = |link: &str| seen.counts.get(link).map_or(0, &of);
+            let has = |link: &str| of(link, seen.counts.get(link).copied().unwrap_or_default());
             let count = links.len() as u64;
             let part = max / 2 / count;
             let taken: u64 = links.iter().map(|link| has(link).saturating_sub(part)).sum();
@@ -314,10 +324,20 @@ impl Writer {
             }
         }
         let (max, shared) = (self.options.memory_max_bytes, &*self.shared);
+        // What this group has put so far is not counted yet.
+        let put = RefCell::new(BTreeMap::<String, u64>::new());
         let has_room = |database: &Connection, arrival: &Arrival| {
+            let mut put = put.borrow_mut();
             let bytes = arrival.body.len() as u64;
-            let is_fair = bytes + MESSAGE_BYTES <= shared.room(&arrival.link, max, memory_bytes);
-            Ok(is_fair && rows::used_bytes(database)?.saturating_add(bytes) <= max)
+            let of = |link: &str, counts| {
+                memory_bytes(counts) + put.get(link).copied().unwrap_or_default()
+            };
+            let is_fair = bytes + MESSAGE_BYTES <= shared.room(&arrival.link, max, of);
+            let has_room = is_fair && rows::used_bytes(database)?.saturating_add(bytes) <= max;
+            if has_room {
+                *put.entry(arrival.link.clone()).or_default() += bytes + MESSAGE_BYTES;
+            }
+            Ok(has_room)
         };
         let Place::Memory { database, .. } = &mut self.place else {
             return asks.iter().map(refused).collect();
@@ -325,13 +345,15 @@ impl Writer {
         let answers = match carry_out(database, asks, links, &has_room) {
             Ok(answers) => answers,
             // One that has no room must not take the others with it.
-            Err(_) => asks
-                .iter()
-                .map(|ask| match carry_out(database, std::slice::from_ref(ask), links, &has_room) {
-                    Ok(answers) => answers.into_iter().next().unwrap_or(Answer::Failed),
-                    Err(_) => refused(ask),
-                })
-                .collect(),
+            Err(_) => {
+                put.take();
+                let one =
+                    |ask| match carry_out(database, std::slice::from_ref(ask), links, &has_room) {
+                        Ok(answers) => answers.into_iter().next().unwrap_or(Answer::Failed),
+                        Err(_) => refused(ask),
+                    };
+                asks.iter().map(one).collect()
+            }
         };
         self.note(asks, &answers);
         answers
@@ -425,7 +447,9 @@ impl Writer {
                     sum.parked += change.parked;
                     sum.waiting_bytes += change.waiting_bytes;
                 }
-                (Ask::Waiting { link, after_seq: 0, .. }, _) => anew.push(link.as_str()),
+                (Ask::Waiting { link, after_seq: 0, .. } | Ask::OfferAgain { link, .. }, _) => {
+                    anew.push(link.as_str());
+                }
                 (Ask::Sweep { .. } | Ask::MarkGone { .. } | Ask::LetGo { .. }, _) => {
                     all_anew = true
                 }
@@ -483,7 +507,7 @@ impl Writer {
 type HasRoom<'a> = &'a dyn Fn(&Connection, &Arrival) -> rusqlite::Result<bool>;
 
 /// What of the memory belongs to a link.
-fn memory_bytes(counts: &Counts) -> u64 {
+fn memory_bytes(counts: Counts) -> u64 {
     counts.waiting_bytes.saturating_add(counts.waiting.saturating_mul(MESSAGE_BYTES))
 }
 
@@ -521,8 +545,25 @@ fn carry_out(
                 }
                 Answer::Marked
             }
+            // It may have come back since somebody asked for that.
             Ask::LetGo { link, now_unix_ms } => {
-                Answer::LetGo(rows::let_go(&transaction, link, *now_unix_ms)?)
+                let is_gone = links.is_some_and(|links| !links.contains(link));
+                let count =
+                    if is_gone { rows::let_go(&transaction, link, *now_unix_ms)? } else { 0 };
+                Answer::LetGo(count)
+            }
+            Ask::OfferAgain { link, id, limit, now_unix_ms } => {
+                let id = id.as_deref();
+                Answer::OfferedAgain(rows::offer_again(
+                    &transaction,
+                    link,
+                    id,
+                    *limit,
+                    *now_unix_ms,
+                )?)
+            }
+            Ask::Parked { link, limit } => {
+                Answer::Parked(rows::parked(&transaction, link, *limit)?)
             }
             Ask::Waiting { link, after_seq, limit } => {
                 Answer::Waiting(rows::waiting(&transaction, link, *after_seq, *limit)?)
@@ -552,6 +593,8 @@ fn refused(ask: &Ask) -> Answer {
         | Ask::Sweep { .. }
         | Ask::MarkGone { .. }
         | Ask::LetGo { .. }
+        | Ask::OfferAgain { .. }
+        | Ask::Parked { .. }
         | Ask::Waiting { .. }
         | Ask::Trace { .. }
         | Ask::Get { .. } => Answer::Failed,
@@ -687,6 +730,31 @@ mod tests {
         let (a, b) = (fill("a", 4096), fill("b", 4096));
         assert!((120..175).contains(&a) && (40..60).contains(&b), "{a} {b}");
         assert_eq!(fill("a", 10), 0);
+    }
+
+    #[test]
+    fn what_comes_together_does_not_take_the_memory_of_others() {
+        let path = PathBuf::from("/proc/no/links.db");
+        let mut writer = writer(path, Options { memory_max_bytes: 1 << 20, ..Options::default() });
+        writer.shared.set_links(["a", "b"].map(str::to_owned).into());
+        let puts = |link: &str| -> Vec<_> {
+            (0..200).map(|number| Ask::Put(arrival(link, number, 4096))).collect()
+        };
+        let is_new = |answer: &&Answer| matches!(answer, Answer::Put(Put::New { .. }));
+        let mut taken = |link: &str| writer.group(&puts(link)).iter().filter(is_new).count();
+        let (a, b) = (taken("a"), taken("b"));
+        assert!((120..175).contains(&a) && (40..60).contains(&b), "{a} {b}");
+    }
+
+    #[test]
+    fn a_link_that_is_back_keeps_what_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path().join("links.db"), Options::default());
+        writer.shared.set_links(["a"].map(str::to_owned).into());
+        writer.group(&[Ask::Put(arrival("a", 1, 10))]);
+        let answers = writer.group(&[Ask::LetGo { link: "a".into(), now_unix_ms: 1 }]);
+        assert!(matches!(answers[..], [Answer::LetGo(0)]), "{answers:?}");
+        assert_eq!(writer.shared.counts("a").waiting, 1);
     }
 
     fn put(writer: &mut Writer, number: u64, bytes: usize) -> Answer {

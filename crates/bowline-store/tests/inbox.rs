@@ -198,6 +198,50 @@ async fn what_waits_of_a_link_that_is_gone_can_be_let_go_and_is_known_when_it_co
 }
 
 #[tokio::test]
+async fn what_is_parked_is_listed_with_its_reason_and_waits_again_when_somebody_asks() {
+    let (directory, store) = store();
+    let inbox = store.inbox();
+    for number in 0..1200 {
+        inbox.put(arrival("a", &number.to_string(), number)).await;
+    }
+    inbox.put(arrival("b", "1", 0)).await;
+    for (link, id, at) in [("a", "2", 20), ("a", "1", 30), ("b", "1", 10)] {
+        inbox.step(link, id, Stage::Offered, at, "").await;
+        inbox.step(link, id, Stage::Parked, at, &format!("why {id}")).await;
+    }
+    let parked = inbox.parked("a", 10).await;
+    let seen: Vec<_> = (parked.iter())
+        .map(|one| (one.id.as_str(), one.since_unix_ms, one.offers, one.words.as_str()))
+        .collect();
+    assert_eq!(seen, [("2", 20, 1, "why 2"), ("1", 30, 1, "why 1")]);
+    assert_eq!(parked[0].room, "r");
+    assert_eq!(inbox.parked("a", 1).await.len(), 1);
+
+    assert_eq!(inbox.offer_again("a", Some("3"), 40).await, Some(0), "it waits as it is");
+    assert_eq!(inbox.offer_again("a", Some("1"), 40).await, Some(1));
+    let counts = inbox.counts("a");
+    assert_eq!((counts.waiting, counts.parked, counts.oldest_unix_ms), (1199, 1, Some(0)));
+    let first = inbox.waiting("a", 0, 2).await;
+    assert_eq!((first[1].arrival.id.as_str(), first[1].offers), ("1", 0), "in its old place");
+    assert_eq!(first[1].arrival.body, "body of 1");
+    let last = inbox.trace("1").await.into_iter().rfind(|step| step.link == "a").unwrap();
+    assert_eq!((last.stage, last.at_unix_ms), (Stage::Retried, 40));
+    assert_eq!(inbox.step("a", "1", Stage::Offered, 50, "").await, Some(1));
+
+    for number in 0..1200 {
+        inbox.step("a", &number.to_string(), Stage::Parked, 60, "").await;
+    }
+    assert_eq!(inbox.offer_again("a", None, 70).await, Some(1200), "in more than one go");
+    assert_eq!(inbox.parked("a", 10).await, []);
+    assert_eq!(inbox.sweep(1000 * HOUR).await, 1, "the other link's");
+    let counts = inbox.counts("a");
+    store.close().await;
+    let store = Store::open(directory.path().join("links.db"));
+    assert_eq!(store.inbox().waiting("a", 0, 2000).await.len(), 1200);
+    assert_eq!(store.inbox().counts("a"), counts, "counted or read, they are the same");
+}
+
+#[tokio::test]
 async fn no_link_takes_the_place_of_all_others_and_all_together_stay_below_the_limit() {
     let (_directory, store) = store();
     let inbox = store.inbox();

@@ -13,6 +13,7 @@ use crate::{
     bot::Outcome,
     clock,
     lease::{Holder, Lease, LeaseKey},
+    profile::webex::envelope::public_id,
     settings::{Deliver, Http, Link, Profile, Secret, Shared},
     view::{ProbeView, View},
 };
@@ -122,6 +123,36 @@ async fn what_is_refused_or_never_confirmed_is_parked_and_the_room_goes_on() {
     until("two are parked", || world.view("a").inbox.parked == 2).await;
     assert_eq!(world.bot("a").offered_in("x"), ["bad", "worse", "worse", "good"]);
     assert_eq!(world.view("a").figures.parked, 2);
+}
+
+#[tokio::test]
+async fn what_was_put_aside_is_offered_again_when_somebody_asks() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    world.bot("a").behave(|_| Some(Outcome::Refused("400".into())));
+    let uuid = "7f0e2ef0-9d4a-11ee-8c90-0242ac120002";
+    for id in [uuid, "two", "three"] {
+        world.service("a").say(id, "x");
+    }
+    until("they are put aside", || world.view("a").inbox.parked == 3).await;
+    let parked = world.links.parked("a", 10).await;
+    assert_eq!((parked.len(), parked[0].id.as_str(), parked[0].words.as_str()), (3, uuid, "400"));
+
+    world.bot("a").behave(|_| Some(fakes::confirmed()));
+    let public = public_id("MESSAGE", uuid);
+    assert_eq!(world.links.offer_again("a", Some(&public)).await, Ok(Some(1)));
+    until("it is confirmed", || world.view("a").figures.confirmed == 1).await;
+    assert_eq!(world.links.offer_again("a", Some("no such")).await, Ok(Some(0)));
+    assert_eq!(world.links.offer_again("a", None).await, Ok(Some(2)));
+    until("all are confirmed", || world.view("a").figures.confirmed == 3).await;
+    assert_eq!(world.bot("a").offered_in("x")[3..], [uuid, "two", "three"]);
+    assert_eq!(world.links.parked("a", 10).await, []);
+    assert!(world.links.offer_again("b", None).await.is_err());
+
+    let stages: Vec<_> =
+        world.links.trace(&public).await.into_iter().map(|step| step.stage).collect();
+    let wanted = [Stage::Arrived, Stage::Offered, Stage::Parked, Stage::Retried, Stage::Offered];
+    assert_eq!(stages[..5], wanted);
 }
 
 #[tokio::test]
@@ -279,6 +310,22 @@ async fn what_finds_no_place_is_not_acknowledged_and_asked_for_later() {
     world.bot("a").set_there(true);
     until("all are confirmed", || world.view("a").figures.confirmed == 3).await;
     assert_eq!(world.bot("a").offered_in("x"), ["one", "two", "three"]);
+}
+
+#[tokio::test]
+async fn what_found_no_place_is_said_again_on_a_new_connection_where_nobody_can_be_asked() {
+    let world = World::with(&["a"], |_| {}, |shared| shared.waiting_max = 2);
+    world.live("a").await;
+    world.service("a").set_repeating();
+    world.bot("a").set_there(false);
+    for id in ["one", "two", "three", "four"] {
+        world.service("a").say(id, "x");
+    }
+    until("two are refused", || world.view("a").figures.refused == 2).await;
+    world.bot("a").set_there(true);
+    until("all are confirmed", || world.view("a").figures.confirmed == 4).await;
+    assert_eq!(world.bot("a").offered_in("x"), ["one", "two", "three", "four"]);
+    until("it is renewed", || world.renewals("a", Reason::Asked) == 1).await;
 }
 
 #[tokio::test]

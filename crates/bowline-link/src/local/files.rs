@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::{
+    fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat},
+    io::Errno,
+};
 
 use super::limit;
 
@@ -43,6 +46,8 @@ impl std::error::Error for LocalError {}
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Names are looked up in what was opened: where the path leads may be changed by whoever owns what is around it.
+    inside: File,
     owner: Owner,
     /// Its lock is let go of when it is closed.
     _lock: File,
@@ -53,23 +58,24 @@ impl Directory {
     pub(super) fn lock(path: &Path) -> Result<Self, LocalError> {
         let failed = |error: io::Error| LocalError::new(format!("use {}", path.display()), error);
         make(path).map_err(failed)?;
-        let found = fs::metadata(path).map_err(failed)?;
+        let inside = directory(path).map_err(failed)?;
+        let found = inside.metadata().map_err(failed)?;
         let owner = Owner::of(&found);
         if found.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)?;
+            inside.set_permissions(Permissions::from_mode(0o700)).map_err(failed)?;
         }
 
         let name = path.join("local.lock");
         let lock = owner
-            .create(&name)
+            .create(&inside, "local.lock")
             .or_else(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists => open(OpenOptions::new().write(true), &name),
+                io::ErrorKind::AlreadyExists => open(&inside, "local.lock", OFlags::WRONLY),
                 _ => Err(error),
             })
             .map_err(|error| LocalError::new(format!("open {}", name.display()), error))?;
         rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
             .map_err(|error| LocalError::new(format!("lock {}", name.display()), error))?;
-        Ok(Self { path: path.to_owned(), owner, _lock: lock })
+        Ok(Self { path: path.to_owned(), inside, owner, _lock: lock })
     }
 
     /// Where a file of it is.
@@ -81,7 +87,7 @@ impl Directory {
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, LocalError> {
         let path = self.file(name);
         let failed = |error: io::Error| LocalError::new(format!("read {}", path.display()), error);
-        let file = match open(OpenOptions::new().read(true), &path) {
+        let file = match open(&self.inside, name, OFlags::RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -97,18 +103,18 @@ impl Directory {
     /// Writes a file, and is done when it is on the disk. A reader sees the old one or the new one.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), LocalError> {
         let path = self.file(name);
-        let fresh = self.file(&format!(".{name}.new"));
+        let fresh = format!(".{name}.new");
         let written = (|| {
             // A crash may have left one; nobody else writes while the lock is held.
-            match fs::remove_file(&fresh) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
+            match unlinkat(&self.inside, &fresh, AtFlags::empty()) {
+                Err(Errno::NOENT) | Ok(()) => {}
+                Err(error) => return Err(error.into()),
             }
-            let mut file = self.owner.create(&fresh)?;
+            let mut file = self.owner.create(&self.inside, &fresh)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-            File::open(&self.path)?.sync_all()
+            renameat(&self.inside, &fresh, &self.inside, name)?;
+            self.inside.sync_all()
         })();
         written.map_err(|error| LocalError::new(format!("write {}", path.display()), error))
     }
@@ -138,12 +144,23 @@ fn make(path: &Path) -> io::Result<()> {
         made => made?,
     }
     let owner = Owner::of(&fs::metadata(around.unwrap_or(Path::new(".")))?);
-    owner.give(&open(OpenOptions::new().read(true), path)?)
+    owner.give(&directory(path)?)
 }
 
-/// Opens what is there, and not what a link in a directory of somebody else leads to.
-fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)
+/// Opens a directory, and not what a link in a directory of somebody else leads to.
+fn directory(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    opened.map_err(|error| match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => io::Error::other("it is a symbolic link"),
+        Ok(_) | Err(_) => error,
+    })
+}
+
+/// The same of a file that is there; nothing is waited for if it is none.
+fn open(directory: &File, name: &str, how: OFlags) -> io::Result<File> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(File::from(openat(directory, name, flags, Mode::empty())?))
 }
 
 /// A user and a group.
@@ -159,8 +176,9 @@ impl Owner {
     }
 
     /// Makes a file that is not there for this user alone.
-    fn create(self, path: &Path) -> io::Result<File> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    fn create(self, directory: &File, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = File::from(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
         self.give(&file)?;
         Ok(file)
     }
@@ -238,6 +256,34 @@ mod tests {
         directory.keep("a", "own").unwrap();
         assert_eq!(fs::read_to_string(&other).unwrap(), "secret");
         assert_eq!(fs::metadata(&other).unwrap().mode() & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_directory_that_leads_elsewhere_is_left_alone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let other = temporary.path().join("other");
+        fs::create_dir(&other).unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o755)).unwrap();
+        let links = temporary.path().join("links");
+        std::os::unix::fs::symlink(&other, &links).unwrap();
+        let error = Directory::lock(&links).unwrap_err().to_string();
+        assert!(error.ends_with("links: it is a symbolic link"), "{error}");
+        assert_eq!(fs::metadata(&other).unwrap().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_replaced_by_another_is_not_written_to() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (links, moved) = (temporary.path().join("links"), temporary.path().join("moved"));
+        let other = temporary.path().join("other");
+        fs::create_dir(&other).unwrap();
+        let directory = Directory::lock(&links).unwrap();
+        fs::rename(&links, &moved).unwrap();
+        std::os::unix::fs::symlink(&other, &links).unwrap();
+        directory.write("a", "one").unwrap();
+        assert_eq!(fs::read_dir(&other).unwrap().count(), 0);
+        assert_eq!(fs::read_to_string(moved.join("a")).unwrap(), "one");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) enum Order {
     Probe(oneshot::Sender<ProbeAnswer>),
     Renew(oneshot::Sender<RenewAnswer>),
     Send(Outgoing, oneshot::Sender<Result<Bytes, String>>),
+    /// More waits in the store than the link knows of.
+    Reload,
 }
 
 /// The board of one link. It outlives the link's task.
@@ -234,6 +236,8 @@ impl Order {
             Self::Send(_, answer) => {
                 let _ = answer.send(Err(words.to_owned()));
             }
+            // It is read when the link begins.
+            Self::Reload => {}
         }
     }
 }

@@ -62,6 +62,11 @@ impl<T> Default for CatchUp<T> {
 impl<T> CatchUp<T> {
     /// Asks for everything since then: something is missing.
     pub(super) fn want(&mut self, now: Time, now_unix_ms: u64, since_unix_ms: u64) {
+        let is_asked = matches!(self.stand, Stand::Asked(Question { is_missing: true, .. }));
+        if !self.is_missing && !is_asked {
+            // That nothing was known to be missing is over.
+            self.hold_until = None;
+        }
         self.is_missing = true;
         self.ask_for(now, now_unix_ms, since_unix_ms, limit::CATCH_UP_HOLD);
     }
@@ -270,6 +275,19 @@ mod tests {
         assert_eq!(is_missing(catch_up.ask(again)), Some(true), "it is still missing");
         catch_up.done(again);
         assert!(catch_up.is_idle());
+    }
+
+    #[test]
+    fn what_is_missing_holds_up_arrivals_although_a_look_does_not_any_more() {
+        let mut catch_up = CatchUp::default();
+        catch_up.look(START, NOW, NOW);
+        catch_up.ask(START);
+        catch_up.failed(START, None);
+        assert_eq!(catch_up.pass(START, 1), Some(1));
+        catch_up.want(START, NOW, NOW);
+        assert_eq!(catch_up.pass(START, 2), None);
+        catch_up.want(START + limit::CATCH_UP_HOLD, NOW, NOW);
+        assert_eq!(catch_up.release(START + limit::CATCH_UP_HOLD), [2], "once is enough");
     }
 
     #[test]

@@ -126,10 +126,47 @@ impl Outbound {
                 Some(Told { command: Command::Send(outgoing), replied })
             }
             Item::Confirmed { id } => {
+                if let Some(reply) = self.untold(now, connection, until, &id) {
+                    return Some(reply);
+                }
                 let command = Command::Confirmed { id: id.clone() };
                 self.handed.push_back((connection, until, Item::Confirmed { id }));
                 Some(Told { command, replied: None })
             }
+        }
+    }
+
+    /// What is told first if replies to this message are with another connection: that may never write them, and this
+    /// one knows only of its own when it says that all is written.
+    fn untold(
+        &mut self,
+        now: Time,
+        connection: ConnectionId,
+        until: Time,
+        id: &str,
+    ) -> Option<Told> {
+        let is_reply = |item: &Item| match item {
+            Item::Send { outgoing, .. } => outgoing.reply_to.as_deref() == Some(id),
+            Item::Confirmed { .. } => false,
+        };
+        let (back, kept): (VecDeque<_>, _) = std::mem::take(&mut self.handed)
+            .into_iter()
+            .partition(|(on, _, item)| *on != connection && is_reply(item));
+        self.handed = kept;
+        if back.is_empty() {
+            return None;
+        }
+        self.waiting.push_front((until, Item::Confirmed { id: id.to_owned() }));
+        self.take_back(back);
+        self.next(now, connection)
+    }
+
+    fn take_back(&mut self, items: VecDeque<(ConnectionId, Time, Item)>) {
+        for (_, until, item) in items.into_iter().rev() {
+            if let Item::Send { outgoing, .. } = &item {
+                self.bytes += outgoing.body.len();
+            }
+            self.waiting.push_front((until, item));
         }
     }
 
@@ -165,12 +202,7 @@ impl Outbound {
         let (back, kept): (VecDeque<_>, _) =
             std::mem::take(&mut self.handed).into_iter().partition(|(on, ..)| *on == connection);
         self.handed = kept;
-        for (_, until, item) in back.into_iter().rev() {
-            if let Item::Send { outgoing, .. } = &item {
-                self.bytes += outgoing.body.len();
-            }
-            self.waiting.push_front((until, item));
-        }
+        self.take_back(back);
     }
 
     /// When something has waited long enough.
@@ -243,6 +275,23 @@ mod tests {
         assert_eq!(outbound.next(START, ON).unwrap().command, confirmed);
         assert!(outbound.is_empty() && !outbound.is_done() && outbound.bytes == 0);
         assert!(outbound.written("m") && outbound.is_done() && !outbound.written("m"));
+    }
+
+    #[test]
+    fn a_reply_that_another_connection_was_told_is_said_again_before_its_confirmation() {
+        let mut outbound = Outbound::default();
+        let reply = Outgoing { reply_to: Some("m".into()), ..saying("x") };
+        outbound.send(START, reply.clone(), None);
+        outbound.confirmed(START, "m".into());
+        assert_eq!(outbound.next(START, ON).unwrap().command, Command::Send(reply.clone()));
+        // It had no room for more, and another one was made: it may never have written what it was told.
+        let other = ConnectionId(2);
+        assert_eq!(outbound.next(START, other).unwrap().command, Command::Send(reply));
+        let confirmed = Command::Confirmed { id: "m".into() };
+        assert_eq!(outbound.next(START, other).unwrap().command, confirmed);
+        outbound.ended(ON);
+        assert!(outbound.next(START, other).is_none());
+        assert!(outbound.written("m") && outbound.is_done() && outbound.bytes == 0);
     }
 
     #[test]

@@ -71,6 +71,8 @@ struct Inside {
     discarded: Vec<String>,
     /// How often fetching fails yet.
     unfetchable: u32,
+    /// Whether it cannot be asked, and says on a new connection again what was not acknowledged.
+    repeats: bool,
     /// What can be caught up, with the time at which it was said.
     said: Vec<(u64, Message)>,
 }
@@ -133,6 +135,11 @@ impl Service {
         let mut inside = self.inside();
         inside.tell(&closed);
         inside.connections.clear();
+    }
+
+    /// It cannot be asked any more, and says on a new connection again what was not acknowledged.
+    pub(super) fn set_repeating(&self) {
+        self.inside().repeats = true;
     }
 
     pub(super) fn set_refusing(&self, verdict: Option<Verdict>) {
@@ -241,6 +248,15 @@ impl Profile for Service {
         let number = inside.opened;
         let (commands, receiver) = mpsc::channel(QUEUE);
         let (sender, events) = mpsc::channel(QUEUE);
+        if inside.repeats {
+            let known = |message: &Message| {
+                let receipt = message.receipt.as_ref();
+                receipt.is_some_and(|receipt| inside.acknowledged.contains(receipt))
+            };
+            for (_, message) in inside.said.iter().filter(|(_, message)| !known(message)) {
+                sender.try_send(Event::Message(message.clone())).unwrap();
+            }
+        }
         inside.connections.insert(number, Leg { events: sender, routed: true, alive: true });
         drop(inside);
         let mut tasks = JoinSet::new();
@@ -251,7 +267,7 @@ impl Profile for Service {
 
     fn catch_up(&self, since_unix_ms: u64) -> Boxed<'_, Result<Vec<Message>, CatchUpFailure>> {
         let inside = self.inside();
-        let missed = inside.said.iter().filter(|(at, _)| *at >= since_unix_ms);
+        let missed = inside.said.iter().filter(|(at, _)| *at >= since_unix_ms && !inside.repeats);
         let missed = missed.map(|(_, message)| message.clone()).collect();
         Box::pin(async move { Ok(missed) })
     }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use bowline_dial::{Leg, LegOptions, Proxy, Trust};
-use bowline_proto::keeper::Verdict;
+use bowline_proto::{
+    keeper::Verdict,
+    websocket::{OpCode, handshake::accept_key, server_frame},
+};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
@@ -26,6 +29,7 @@ use super::{
 use crate::{clock, far::CatchUpFailure};
 
 const ROOMS: &str = "GET webexapis.com/v1/rooms?sortBy=lastactivity";
+const POST: &str = "POST webexapis.com/v1/messages";
 const MESSAGES: &str = "GET webexapis.com/v1/messages?roomId=";
 
 /// How far back is asked.
@@ -159,6 +163,101 @@ async fn a_space_that_cannot_be_read_takes_nothing_from_the_others() {
     assert_eq!(ids(cloud.look().await), ["late"]);
     cloud.asked();
     assert_eq!((ids(cloud.look().await).len(), cloud.asked().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn spaces_that_fail_together_are_all_asked_again_when_they_answer() {
+    let at = ago(5);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let rooms = Said::items(names.map(|name| room(name, "direct", at)));
+    let of = move |asked: &str| {
+        let is_of = |name: &&&str| asked.contains(&format!("={}&", public_id("ROOM", name)));
+        let name = *names.iter().find(is_of).unwrap();
+        Said::items([message(&format!("of-{name}"), name, "paula", at)])
+    };
+    let cloud = Cloud::start(move |asked| match asked {
+        _ if asked.starts_with(ROOMS) => rooms.clone(),
+        _ if asked.contains(&public_id("ROOM", "a")) => of(asked),
+        _ => Said::status(500),
+    })
+    .await;
+    let mut found = Vec::new();
+    for _ in 0..20 {
+        if let Ok(messages) = cloud.catch_up().await {
+            found.extend(ids(Ok(messages)));
+            break;
+        }
+    }
+    assert_eq!(found, ["of-a"]);
+    cloud.answer(move |asked| if asked.starts_with(ROOMS) { Said::items([]) } else { of(asked) });
+    for _ in names {
+        found.extend(ids(cloud.look().await));
+    }
+    found.sort();
+    assert_eq!(found, names.map(|name| format!("of-{name}")));
+}
+
+#[tokio::test]
+async fn a_look_finds_what_others_have_beside_a_space_that_fails() {
+    let at = ago(5);
+    let rooms = Said::items(["broken", "a"].map(|name| room(name, "direct", at)));
+    let cloud = Cloud::start(move |asked| match asked {
+        _ if asked.starts_with(ROOMS) => rooms.clone(),
+        _ if asked.contains(&public_id("ROOM", "broken")) => Said::status(500),
+        _ => Said::items([message("a1", "a", "paula", at)]),
+    })
+    .await;
+    assert_eq!(ids(cloud.look().await), ["a1"]);
+    cloud.answer(move |asked| match asked {
+        _ if asked.starts_with(ROOMS) => Said::items([]),
+        _ => Said::items([message("late", "broken", "paula", at)]),
+    });
+    assert_eq!(ids(cloud.look().await), ["late"]);
+}
+
+#[tokio::test]
+async fn one_more_than_may_wait_is_refused_and_nothing_overtakes() {
+    let (cloud, mut far) = busy().await;
+    far.tell(Command::Send(Outgoing { ask: Some(1), ..outgoing("{}") })).await;
+    assert!(matches!(far.next().await, Event::Answered { ask: 1, answer: Err(_) }));
+    assert!(timeout(Duration::from_millis(100), far.next()).await.is_err());
+    let posts = cloud.asked().iter().filter(|it| it.starts_with(POST)).count();
+    assert_eq!(posts, 1, "nothing goes out beside the first");
+}
+
+#[tokio::test]
+async fn a_confirmation_waits_for_the_answers_before_it_however_many_wait() {
+    let (_cloud, mut far) = busy().await;
+    far.tell(Command::Confirmed { id: "m".into() }).await;
+    let said = timeout(Duration::from_millis(100), far.next()).await;
+    assert!(said.is_err(), "{said:?}");
+}
+
+#[tokio::test]
+async fn of_a_space_that_fails_for_long_nothing_is_found_whose_id_is_forgotten() {
+    const HOUR: u64 = 3600;
+    let rooms = Said::items(["a", "broken"].map(|name| room(name, "direct", ago(5))));
+    let cloud = Cloud::start(move |asked| match asked {
+        _ if asked.starts_with(ROOMS) => rooms.clone(),
+        _ if asked.contains(&public_id("ROOM", "broken")) => Said::status(500),
+        _ => Said::items([]),
+    })
+    .await;
+    // As one that began to fail yesterday.
+    let since = ago(30 * HOUR);
+    for _ in 1..4 {
+        cloud.webex.catch_up(since).await.unwrap_err();
+    }
+    cloud.webex.catch_up(since).await.unwrap();
+    let answer = |asked: &str| match asked {
+        _ if asked.contains(&public_id("ROOM", "broken")) => Said::items([
+            message("new", "broken", "paula", ago(5)),
+            message("confirmed", "broken", "paula", ago(25 * HOUR)),
+        ]),
+        _ => Said::items([]),
+    };
+    cloud.answer(answer);
+    assert_eq!(ids(cloud.look().await), ["new"]);
 }
 
 #[tokio::test]
@@ -452,6 +551,39 @@ impl Cloud {
     }
 }
 
+/// An account whose answers are not taken, and a connection with as many as may wait.
+async fn busy() -> (Cloud, Far) {
+    let cloud = Cloud::start(|asked| match asked {
+        _ if asked.contains("/catalog") => {
+            let links = json!({ "wdm": "https://wdm-a.wbx2.com/wdm/api/v1" });
+            Said { body: json!({ "serviceLinks": links }).to_string(), ..Said::status(200) }
+        }
+        _ if asked.contains("/people/me") => Said::me(),
+        _ if asked.starts_with("POST") && asked.contains("devices") => Said {
+            body: json!({ "url": "https://wdm-a.wbx2.com/wdm/api/v1/devices/1", "name": "x",
+                "webSocketUrl": "wss://mercury-a.wbx2.com/socket" })
+            .to_string(),
+            ..Said::status(200)
+        },
+        _ if asked.contains("devices") => {
+            Said { body: json!({ "devices": [] }).to_string(), ..Said::status(200) }
+        }
+        _ if asked.starts_with(POST) => {
+            Said { headers: vec![("retry-after", "20".to_owned())], ..Said::status(429) }
+        }
+        _ => Said::items([]),
+    })
+    .await;
+    let how = OpenHow { fresh_address: false, beside_another: false };
+    let far = Far::open(&cloud.webex, how).await;
+    cloud.asked();
+    let to = |n: usize| json!({ "roomId": "r", "text": n.to_string() }).to_string();
+    for n in 0..=256 {
+        far.say(&to(n)).await;
+    }
+    (cloud, far)
+}
+
 /// A proxy that leads everywhere, and everything there is: each host is this one. Tunnels are noted as well.
 async fn serve(
     listener: TcpListener,
@@ -473,7 +605,21 @@ async fn serve(
             }
             stream.write_all(b"HTTP/1.1 200 Yes\r\n\r\n").await.unwrap();
             let Ok(stream) = tls.accept(stream).await else { return };
-            let service = service_fn(move |request: Request<Incoming>| {
+            let upgrade = Arc::new(Mutex::new(None));
+            let upgrading = Arc::clone(&upgrade);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                if let Some(key) = request.headers().get("sec-websocket-key") {
+                    let accept = accept_key(key.to_str().unwrap());
+                    *upgrading.lock().unwrap() = Some(hyper::upgrade::on(&mut request));
+                    let response = Response::builder()
+                        .status(101)
+                        .header("upgrade", "websocket")
+                        .header("connection", "Upgrade")
+                        .header("sec-websocket-accept", accept)
+                        .body(Full::new(Bytes::new()))
+                        .unwrap();
+                    return std::future::ready(Ok::<_, Infallible>(response));
+                }
                 let host = request.headers()["host"].to_str().unwrap();
                 let line = format!("{} {host}{}", request.method(), request.uri());
                 let Said { status, headers, body } = answers.lock().unwrap()(&line);
@@ -486,7 +632,14 @@ async fn serve(
                 std::future::ready(Ok::<_, Infallible>(response))
             });
             let builder = hyper::server::conn::http1::Builder::new();
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            let upgrade = upgrade.lock().unwrap().take();
+            if let Some(upgrade) = upgrade {
+                let mut socket = TokioIo::new(upgrade.await.unwrap());
+                let ready = br#"{"id":"b","data":{"eventType":"mercury.buffer_state"}}"#;
+                socket.write_all(&server_frame(OpCode::Text, &[ready])).await.unwrap();
+                while socket.read_u8().await.is_ok() {}
+            }
         });
     }
 }

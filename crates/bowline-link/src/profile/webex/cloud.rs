@@ -289,10 +289,9 @@ impl Cloud {
 
     fn refusal(&self, what: &str, answer: &Answer) -> OpenFailure {
         let Answer { status, headers, body } = answer;
-        let mut refusal = device::refusal(what, status.as_u16(), headers, body);
         // Whoever is confused may say what he was sent.
-        refusal.words = refusal.words.replace(self.token.expose(), "(token)");
-        refusal
+        let body = String::from_utf8_lossy(body).replace(self.token.expose(), "(token)");
+        device::refusal(what, status.as_u16(), headers, body.as_bytes())
     }
 
     fn refused(&self, what: &str, answer: &Answer) -> Refused {

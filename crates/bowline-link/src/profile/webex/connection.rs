@@ -337,14 +337,15 @@ impl Driver {
             }
             Command::Send(Outgoing { ask, .. }) => {
                 let answer = Err(format!("{QUEUE} messages wait to be sent already"));
-                self.on_done(Done::Sent { ask, answer });
+                self.tell_sent(ask, answer);
             }
             // To the service it was acknowledged when it was stored.
-            Command::Confirmed { id } if self.sends.len() < QUEUE => {
+            Command::Confirmed { id } if self.sends.len() < 2 * QUEUE => {
                 self.sends.push_back(ToSend::Mark(id));
                 self.send_next();
             }
-            Command::Confirmed { id } => self.tell(Event::Written { id }),
+            // Too many wait: it is confirmed by the next connection.
+            Command::Confirmed { .. } => {}
             Command::Close { within } => {
                 self.closing = Some(within);
                 let _ = sender.close(1000, "done", within);
@@ -609,15 +610,19 @@ impl Driver {
                 self.ask_for_missed();
             }
             Done::Sent { ask, answer } => {
-                match (ask, answer) {
-                    (Some(ask), answer) => self.tell(Event::Answered { ask, answer }),
-                    (None, Ok(_)) => {}
-                    (None, Err(error)) => {
-                        tracing::warn!(link = %self.account.link, %error, "what the bot says was not sent");
-                    }
-                }
+                self.tell_sent(ask, answer);
                 self.is_sending = false;
                 self.send_next();
+            }
+        }
+    }
+
+    fn tell_sent(&mut self, ask: Option<u64>, answer: Result<Bytes, String>) {
+        match (ask, answer) {
+            (Some(ask), answer) => self.tell(Event::Answered { ask, answer }),
+            (None, Ok(_)) => {}
+            (None, Err(error)) => {
+                tracing::warn!(link = %self.account.link, %error, "what the bot says was not sent");
             }
         }
     }

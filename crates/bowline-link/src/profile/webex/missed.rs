@@ -37,11 +37,14 @@ const MESSAGES_MAX: usize = 10_000;
 /// Spaces that are asked for their messages when it is only looked.
 const LOOKED_MAX: usize = 10;
 
+/// How far back a space is asked that failed for long: an hour less than ids are remembered.
+const OWED_MAX_MS: u64 = 23 * 3_600_000;
+
 /// How often a space is asked that answers with a failure of its own before others do not wait for it any more.
 const TRIES_MAX: u32 = 4;
 
 /// Spaces in a row that fail: the service does, and is left alone for a while.
-const IN_A_ROW_MAX: u32 = 3;
+const IN_A_ROW_MAX: usize = 3;
 
 /// Clocks that are further apart than that are not the same. Less than what is taken off every time that is asked from.
 const APART_MS: u64 = 30_000;
@@ -230,7 +233,7 @@ impl Account {
         let is_owed = |space: &Space| owed.iter().any(|(owed, _)| owed.id == space.id);
         let unasked = spaces.iter().filter(|space| !is_owed(space) && !going.work.has(space));
         let unasked = unasked.map(|space| (space.clone(), since));
-        let older = owed.iter().map(|(space, since)| (space.clone(), Since::new(*since)));
+        let older = owed.iter().map(|(space, since)| (space.clone(), since_owed(*since)));
         let mut todo: Vec<_> = older.chain(unasked).collect();
         // What failed before must not hold up the others.
         todo.sort_by_key(|(space, _)| going.work.failures(space));
@@ -271,6 +274,13 @@ impl Account {
                 failure = failure.or(Some(why));
             }
             if in_a_row >= IN_A_ROW_MAX {
+                if failure.is_none() {
+                    // Nobody waits for those that come last and have failed as often, about.
+                    for (space, _) in &todo[at + 1..] {
+                        self.owe(space, since_unix_ms);
+                        left.space(space.clone(), "others failed in a row".to_owned());
+                    }
+                }
                 break;
             }
         }
@@ -302,14 +312,25 @@ impl Account {
         // In groups most is said to others.
         spaces.sort_by_key(|space| !space.is_direct);
         spaces.truncate(LOOKED_MAX);
-        let mut found = Vec::new();
+        let (mut found, mut failed) = (Vec::new(), Vec::new());
         for space in &spaces {
             match self.list(space, since, &asking).await {
                 Ok(listed) => found.push(listed),
                 Err(why) if is_closed(why.status) => {}
-                Err(why) => return Err(why.into()),
+                Err(why) if why.is_request() || why.status.is_none() => return Err(why.into()),
+                Err(why) => failed.push((space, why)),
+            }
+            if found.is_empty() && failed.len() >= IN_A_ROW_MAX {
+                break;
             }
         }
+        if found.is_empty()
+            && let Some((_, why)) = failed.pop()
+        {
+            return Err(why.into());
+        }
+        // Others answered, and do not wait for it.
+        failed.iter().for_each(|(space, _)| self.owe(space, since_unix_ms));
         found.extend(self.pay_one(&asking).await);
         self.listed(&spaces);
         Ok(in_order(found))
@@ -323,7 +344,7 @@ impl Account {
             known.owed.push_back(next.clone());
             next
         };
-        let listed = self.list(&space, Since::new(since), asking).await;
+        let listed = self.list(&space, since_owed(since), asking).await;
         if listed.is_ok() || listed.as_ref().is_err_and(|why| is_closed(why.status)) {
             self.is_paid(&space.id);
         }
@@ -540,6 +561,12 @@ impl From<Refused> for CatchUpFailure {
 /// Whether a space may not be read, or is not there any more: bots are put out of them, and they are deleted.
 fn is_closed(status: Option<StatusCode>) -> bool {
     matches!(status, Some(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE))
+}
+
+/// From when on a space is asked that failed since then: not from before ids are remembered, or what came over the socket
+/// would be found as if it were new.
+fn since_owed(unix_ms: u64) -> Since {
+    Since::new(unix_ms.max(clock::unix_ms().saturating_sub(OWED_MAX_MS)))
 }
 
 /// How many items are asked for at once.

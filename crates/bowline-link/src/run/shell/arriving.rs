@@ -12,7 +12,7 @@ use super::{
         arrivals::{Arrived, Stored},
         queue::Waiting,
     },
-    Shell,
+    Phase, Shell,
 };
 use crate::{
     clock,
@@ -166,6 +166,7 @@ impl Shell {
         let since_unix_ms = *self.full_since.get_or_insert_with(clock::unix_ms);
         self.given.board.set_full(Some(FullView { since_unix_ms, words: words.clone() }));
         self.given.board.count(|figures| figures.refused += 1);
+        self.left_there += u64::from(!self.far.profile.can_look());
         self.reporter.trouble(words);
     }
 
@@ -176,6 +177,26 @@ impl Shell {
             tracing::info!(link = &*self.link, "messages are stored again");
             self.catch_up.want(self.now(), clock::unix_ms(), since);
         }
+    }
+
+    /// A service that cannot be asked may say again on a new connection what was not acknowledged: there is one as soon as
+    /// all of that has a place, or nothing else waits.
+    pub(super) fn have_it_said_again(&mut self) {
+        let is_kept = self.stage == Phase::Running && self.current.is_some();
+        if self.left_there == 0 || self.full_since.is_some() || !is_kept {
+            return;
+        }
+        let room = self.inbox.room(&self.link, self.given.common.waiting_max);
+        if room < self.left_there && self.inbox.counts(&self.link).waiting > 0 {
+            return;
+        }
+        tracing::info!(
+            link = &*self.link,
+            refused = self.left_there,
+            "a new connection is made, so that the service can say again what found no place"
+        );
+        self.left_there = 0;
+        self.drive(Input::Renew);
     }
 
     pub(super) fn on_asked(

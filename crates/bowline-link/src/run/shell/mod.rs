@@ -72,6 +72,8 @@ pub(super) struct Shell {
     storing: usize,
     /// Since when messages find no place, in milliseconds since 1970.
     full_since: Option<u64>,
+    /// How many the service was not asked for that found none: it can only say them again on another connection.
+    left_there: u64,
     /// How often the store had changed between disk and memory when the queue was filled from it.
     store_changes: u64,
     /// Whether something may wait in the store that is not in the queue.
@@ -182,6 +184,7 @@ impl Shell {
             stored,
             storing: 0,
             full_since: None,
+            left_there: 0,
             store_changes: 0,
             reload: false,
             made_here: 0,
@@ -568,6 +571,7 @@ impl Shell {
         {
             self.has_room_again();
         }
+        self.have_it_said_again();
         if self.deliver_missing {
             self.reach_bot();
         }

@@ -60,6 +60,10 @@ impl Shell {
                 self.drive(Input::Renew);
             }
             Order::Send(outgoing, answer) => self.say(outgoing, answer),
+            Order::Reload => {
+                self.reload = true;
+                self.look_at = self.now();
+            }
         }
     }
 
