@@ -12,6 +12,8 @@ export async function startApp() {
     of: (id) => deliveries.filter((one) => one.id === id),
     /** Messages for which this is true are not answered, until `release(id)` or until the asker is gone. */
     holds: () => false,
+    /** Messages for which this is true are refused: they are put aside. */
+    refuses: () => false,
     /** How long it takes for an answer. */
     thinksMs: 0,
     release(id) {
@@ -29,7 +31,8 @@ export async function startApp() {
       deliveries.push({ ...said, at: performance.now() });
       const answer = () => {
         response.writeHead(200, { "content-type": "application/json" });
-        response.end(JSON.stringify({ reply: { type: "answer", to: said.id, attempt: said.attempt } }));
+        const reply = { type: "answer", to: said.id, attempt: said.attempt };
+        response.end(JSON.stringify(app.refuses(said) ? { refuse: "not this one" } : { reply }));
       };
       if (app.holds(said)) held.set(said.id, answer);
       else setTimeout(answer, app.thinksMs);

@@ -70,8 +70,9 @@ test("links are listed and shown with the age of every level", async () => {
   assert.match(out, /^ +0 sockets in \/mo$/m);
   const shown = (await run(["show", "ann"])).out;
   for (const level of ["tcp", "pong", "routing", "handled"]) assert.match(shown, new RegExp(`^  ${level} +(never|.* ago) `, "m"));
-  assert.match(shown, /^  connections +1 first$/m);
+  assert.match(shown, /^  opened +1 at the start$/m);
   assert.match((await run(["show", "nobody"], 1)).err, /error\[link-unknown\]/);
+  assert.match((await run(["show", "anne"], 1)).err, /there is no link "anne"; did you mean "ann"\?/);
 
   const { links, store } = JSON.parse((await run(["ls", "--json"])).out);
   assert.deepEqual(links.map(({ name }) => name).sort(), ["ann", "bob", "mo"]);
@@ -94,6 +95,27 @@ test("a message goes to an app behind HTTP, and its trace tells what became of i
   const { steps } = JSON.parse((await run(["trace", id, "--json"])).out);
   assert.deepEqual([steps[0].stage, steps[1].stage], ["arrived", "offered"]);
   assert.match((await run(["trace", "no/such id"], 1)).err, /error\[link-message-unknown\]/);
+});
+
+test("messages that were put aside are named, and offered again when somebody asks", async () => {
+  app.refuses = ({ room }) => room === "cellar";
+  const [first, second] = [service.bot("ann").hear("cellar", "one").id, service.bot("ann").hear("cellar", "two").id];
+  await eventually("both to be put aside", async () => (await gateway.links()).ann.messages.parked === 2);
+  app.refuses = () => false;
+  const shown = (await run(["show", "ann"])).out;
+  assert.match(shown, /^  put aside; `bowline link retry ann \[ID\]` offers all again, or one$/m);
+  for (const id of [first, second]) assert.match(shown, new RegExp(`^  ${id}  .* ago  .*not this one`, "m"));
+  const { messages } = (await gateway.api("/api/v1/links/ann/parked")).json;
+  assert.deepEqual(messages.map(({ id, room, offers }) => ({ id, room, offers })), [first, second].map((id) => ({ id, room: "cellar", offers: 1 })));
+
+  assert.match((await run(["retry", "ann", second])).err, /^ann: 1 message waits again$/m);
+  await eventually("its answer", () => service.bot("ann").answers.has(second));
+  assert.match((await run(["retry", "ann", second], 1)).err, /error\[link-message-unknown\]/);
+  assert.equal(JSON.parse((await run(["retry", "ann", "--json"])).out).retried, 1);
+  await eventually("the other answer", () => service.bot("ann").answers.has(first));
+  assert.match((await run(["retry", "ann"])).err, /^ann: no message is put aside$/m);
+  assert.match((await run(["retry", "nobody"], 1)).err, /error\[link-unknown\]/);
+  assert.match((await run(["trace", first])).out, /  put aside [^]*  retried [^]*  confirmed/);
 });
 
 test("a link is probed and renewed when somebody asks", async () => {

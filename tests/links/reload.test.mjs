@@ -90,7 +90,7 @@ test("a message that waits outlives the server, and is offered by the next one",
   await eventually("ann to be live", async () => (await gateway.control("/api/v1/links")).json.links[0]?.state === "live");
   const said = ["one", "two", "three"].map((text) => service.bot("ann").hear("lobby", text));
   await eventually("them to wait", async () => (await waiting()) === 3);
-  assert.match((await bowline(["link", "ls", ...place(gateway)])).out, /the app app .*\n.*3 messages wait, the oldest for /);
+  assert.match((await bowline(["link", "ls", ...place(gateway)])).out, /the app "app" .*\n.*3 messages wait, the oldest for /);
 
   const stopped = await bowline(["stop", ...place(gateway)]);
   assert.equal(stopped.code, 0, stopped.err);
@@ -142,7 +142,13 @@ test("what waits of a link that is taken out is offered when it is back, or drop
   await reload(backend(nobody) + link(service, "bob"));
   await eventually("ann to be gone", async () => (await of("ann")) === undefined);
   assert.deepEqual((await links()).gone.map(({ name, waiting }) => ({ name, waiting })), [{ name: "ann", waiting: 1 }]);
-  assert.match((await cli("link", "ls")).out, /^ann is not configured any more and has 1 message waiting: .* deleted in 6days 23h;/m);
+  assert.match((await cli("link", "ls")).out, /^ann is not configured any more and has 1 message waiting: .* deleted in 6d 23h;/m);
+  const farewell = /ann is not configured any more and has 1 message waiting: /;
+  assert.match((await bowline(["status", ...place(gateway)])).out, farewell);
+  assert.deepEqual((await gateway.control("/api/v1/status")).json.links_gone.map(({ name }) => name), ["ann"]);
+  const shown = await cli("link", "show", "ann");
+  assert.equal(shown.code, 1);
+  assert.match(shown.err, farewell);
   await reload(backend(app.port) + ann() + link(service, "bob"));
   await eventually("the app to get it", () => app.of(said.id).length === 1);
   await eventually("none to wait", async () => (await of("ann")).messages.waiting === 0);
@@ -158,4 +164,11 @@ test("what waits of a link that is taken out is offered when it is back, or drop
   assert.match((await cli("link", "drop", "ann")).err, /^ann: 2 messages dropped$/m);
   assert.match((await cli("link", "drop", "ann")).err, /error\[link-unknown\]/);
   assert.deepEqual((await links()).gone, []);
+
+  await reload(link(service, "dan").replace(/^probe = .*\n/m, ""));
+  await eventually("dan to be live", async () => (await of("dan"))?.state === "live");
+  assert.match((await cli("link", "show", "dan")).out, /^dan +live since .*: open; it has no probe$/m);
+  const { code, err } = await cli("link", "probe", "dan");
+  assert.equal(code, 1);
+  assert.match(err, /error\[link-unprobed\].*dan: impossible: the link has no probe[^]*retry: +will not help/);
 });

@@ -85,6 +85,7 @@ export async function startBot(script, args, env = {}) {
     messages: () => said.filter(({ event }) => event === "message"),
     count: (event) => said.filter((line) => line.event === event).length,
     complained: () => complained,
+    ended: () => child.exitCode !== null,
     async stop() {
       child.kill("SIGTERM");
       if ((await before(3000, exited, "late")) === "late") {

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::far::{Boxed, Message, Outgoing};
+use crate::far::{Boxed, Message, Outgoing, Unsaid};
 
 /// How a link's messages reach its bot. Implemented by `local` (unmodified bots), and by the leaf for apps behind HTTP
 /// and for namespaces.
@@ -60,7 +60,7 @@ pub enum Outcome {
 pub struct Presence {
     /// Connections of the bot; 1 for an app behind HTTP that answers.
     pub connections: usize,
-    /// For people: `1 bot over the proxy for 3 h`.
+    /// For people: `1 bot over the proxy for 3h`.
     pub words: String,
 }
 
@@ -71,8 +71,8 @@ pub enum Said {
     Send {
         /// What.
         outgoing: Outgoing,
-        /// Who waits; a failure is told in words.
-        done: oneshot::Sender<Result<Bytes, String>>,
+        /// Who waits.
+        done: oneshot::Sender<Result<Bytes, Unsaid>>,
     },
     /// It was seen to get the text of a message over HTTP: for the trace.
     Fetched {

@@ -149,7 +149,7 @@ pub enum Event {
         /// The number that was asked with.
         ask: u64,
         /// What was answered, or why there is nothing.
-        answer: Result<Bytes, String>,
+        answer: Result<Bytes, Unsaid>,
     },
     /// What was sent before [`Command::Confirmed`] outlives this process as far as a profile can know: it is with the
     /// system, or nobody can say.
@@ -198,6 +198,36 @@ pub struct Outgoing {
     pub ask: Option<u64>,
     /// The message that this answers.
     pub reply_to: Option<String>,
+}
+
+/// Why there is no answer to what the bot said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unsaid {
+    /// It was not sent; for people.
+    NotSent(String),
+    /// It was sent, or may have been, and nobody knows whether it counts; for people.
+    Unanswered(String),
+}
+
+impl Unsaid {
+    /// Why.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::NotSent(words) | Self::Unanswered(words) => words,
+        }
+    }
+}
+
+impl From<String> for Unsaid {
+    fn from(words: String) -> Self {
+        Self::NotSent(words)
+    }
+}
+
+impl From<&str> for Unsaid {
+    fn from(words: &str) -> Self {
+        Self::NotSent(words.to_owned())
+    }
 }
 
 /// A profile that is shared.

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     bot::{Mouth, SharedDeliver},
     clock::{self, Clock},
-    far::Outgoing,
+    far::{Outgoing, Unsaid},
     local::Door,
     make::Real,
     profile::webex::envelope::uuid_of,
@@ -271,15 +271,17 @@ impl Links {
     pub async fn send(&self, name: &str, outgoing: Outgoing) -> Result<Bytes, SendFailure> {
         let (answer, answered) = oneshot::channel();
         self.order(name, Order::Send(outgoing, answer)).await.map_err(SendFailure::Unknown)?;
-        let nothing = || Err("the link did not answer in time".to_owned());
+        let nothing = || Err(Unsaid::Unanswered("the link did not answer in time".to_owned()));
         waited(answered).await.unwrap_or_else(nothing).map_err(SendFailure::Failed)
     }
 
     /// Says goodbye to all services and ends, at the latest a moment after `within`. What waits for bots stays in the
-    /// store for the next process.
-    pub async fn farewell(&self, within: Duration) {
+    /// store for the next process. With `closes` the listener for bots is closed for good, in every process that has it,
+    /// before they are let go of; else whoever comes waits in it for the next process.
+    pub async fn farewell(&self, within: Duration, closes: bool) {
         self.inside.wishes.send_modify(|wish| {
             wish.farewell.get_or_insert(within);
+            wish.closes |= closes;
         });
         let Some(running) = self.inside.running.get() else { return };
         let mut ended = running.ended.clone();
@@ -345,8 +347,10 @@ pub struct ProbeAnswer {
 pub enum RenewAnswer {
     /// The new connection is in use.
     Renewed {
-        /// From the wish to the close of the old one.
+        /// Since it was asked for, until the old one was closed.
         took: Duration,
+        /// Whether there was an old one.
+        had_one: bool,
     },
     /// The link goes on as it was.
     NotRenewed {
@@ -375,15 +379,15 @@ impl std::error::Error for Unknown {}
 pub enum SendFailure {
     /// There is no such link.
     Unknown(Unknown),
-    /// Not now; for people.
-    Failed(String),
+    /// It was not sent, or not answered.
+    Failed(Unsaid),
 }
 
 impl fmt::Display for SendFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(unknown) => unknown.fmt(f),
-            Self::Failed(words) => f.write_str(words),
+            Self::Failed(unsaid) => f.write_str(unsaid.words()),
         }
     }
 }

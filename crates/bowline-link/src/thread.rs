@@ -31,6 +31,8 @@ pub(crate) struct Wish {
     pub(crate) links: BTreeMap<String, Arc<settings::Link>>,
     /// Once it is set, everything ends.
     pub(crate) farewell: Option<Duration>,
+    /// Whether nobody takes on the listener for bots afterwards.
+    pub(crate) closes: bool,
 }
 
 /// What the thread is given.
@@ -141,8 +143,9 @@ impl Thread {
         }
         // Nobody may wait for what is not accepted any more.
         self.served.clear();
+        let closes = self.wishes.borrow().closes;
         if let Some(local) = self.door.made() {
-            local.farewell(limit::FAREWELL).await;
+            local.farewell(limit::FAREWELL, closes).await;
         }
         self.common.store.close().await;
         self.ended.send_replace(true);

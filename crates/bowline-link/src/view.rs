@@ -111,3 +111,11 @@ pub struct Figures {
     /// HTTP requests of the bot and of the link, by outcome: `ok`, `retried`, `failed`.
     pub http: BTreeMap<&'static str, u64>,
 }
+
+impl Figures {
+    /// Whether routing round trips were lost, and none has ever come back: what is said may be nothing that comes back.
+    pub fn no_probe_came_back(&self) -> bool {
+        let any = |of: &str| self.probes.iter().any(|((_, how), count)| *how == of && *count > 0);
+        any("lost") && !any("ok")
+    }
+}

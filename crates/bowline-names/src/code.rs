@@ -115,6 +115,20 @@ crate::table! {
         retry: true,
         remedy: "`bowline link show NAME` tells how the link is; what was said waits for a connection for a minute at most, so say it again when the link is live.",
     }
+    LinkUnanswered {
+        help: "What went to the service of a link was sent, and not answered in time.",
+        name: "link-unanswered",
+        blame: Blame::System,
+        retry: false,
+        remedy: "The service has it, most likely: said again it may be there twice. Find out there whether it counts.",
+    }
+    LinkUnprobed {
+        help: "A link cannot make a routing round trip now.",
+        name: "link-unprobed",
+        blame: Blame::Operator,
+        retry: false,
+        remedy: "The message says why: one without a `probe` in its table of [links] never can, one that is off or has no connection can when it has one.",
+    }
     LinkNotProved {
         help: "A link did not prove that messages reach it.",
         name: "link-not-proved",

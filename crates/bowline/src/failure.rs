@@ -67,6 +67,7 @@ impl Failure {
             | ErrorCode::ServiceUnknown
             | ErrorCode::LinkUnknown
             | ErrorCode::LinkNotProved
+            | ErrorCode::LinkUnprobed
             | ErrorCode::LinkMessageUnknown
             | ErrorCode::LinkKept
             | ErrorCode::ServiceNotReady
@@ -76,6 +77,7 @@ impl Failure {
             ErrorCode::BackendUnavailable
             | ErrorCode::BackendTimeout
             | ErrorCode::LinkNotSent
+            | ErrorCode::LinkUnanswered
             | ErrorCode::LinkSecretWrong
             | ErrorCode::LinkRequestRefused
             | ErrorCode::LinkUnreachable

@@ -225,6 +225,7 @@ async fn serve(
         order = orders.next() => Event::Order(order),
         () = &mut cord => Event::Orphaned,
     };
+    let is_orphaned = matches!(event, Event::Orphaned);
     match event {
         Event::Ended(ended) => return Err(stopped_by_itself(ended)),
         Event::Order(Order::Drain) => tracing::info!("draining"),
@@ -237,9 +238,10 @@ async fn serve(
     let _ = drain.send(());
     let exit = drained(running, &mut orders, &gateway.handle).await?;
     if exit == Exit::Ok {
+        let is_last = is_orphaned || orders.say_it_is_the_last();
         let farewell = async {
             // Links offer nothing any more when apps are told the last.
-            gateway.links.farewell().await;
+            gateway.links.farewell(is_last).await;
             tokio::join!(gateway.backends.farewell(), gateway.ai.farewell())
         };
         tokio::select! {

@@ -53,7 +53,7 @@ impl Signals {
 /// that signals the whole process group: those reach the master as well, and must not count twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// SIGTERM: to drain. Said again, it changes nothing.
+    /// SIGTERM, and SIGUSR1 if no gateway follows: to drain. Said again, it changes nothing.
     Drain,
     /// SIGQUIT: to end at once.
     Cut,
@@ -62,7 +62,9 @@ pub(crate) enum Order {
 /// The signals of a gateway.
 pub(crate) struct Orders {
     drain: Signal,
+    end: Signal,
     cut: Signal,
+    is_last: bool,
     /// Taken over so that they do not end the process, and left to the master.
     _masters: [Signal; 2],
 }
@@ -72,7 +74,9 @@ impl Orders {
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             drain: signal(SignalKind::terminate())?,
+            end: signal(SignalKind::user_defined1())?,
             cut: signal(SignalKind::quit())?,
+            is_last: false,
             _masters: [signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?],
         })
     }
@@ -81,8 +85,17 @@ impl Orders {
     pub(crate) async fn next(&mut self) -> Order {
         tokio::select! {
             _ = self.drain.recv() => Order::Drain,
+            _ = self.end.recv() => {
+                self.is_last = true;
+                Order::Drain
+            }
             _ = self.cut.recv() => Order::Cut,
         }
+    }
+
+    /// Whether the master has said that no gateway follows this one.
+    pub(crate) fn say_it_is_the_last(&self) -> bool {
+        self.is_last
     }
 }
 

@@ -258,6 +258,22 @@ async fn what_comes_twice_is_offered_once_and_acknowledged_twice() {
 }
 
 #[tokio::test]
+async fn a_renewal_tells_whether_there_was_a_connection_when_it_was_asked_for() {
+    let world = World::new(&["a"]);
+    world.live("a").await;
+    let had_one = async || match world.links.renew("a").await.unwrap() {
+        RenewAnswer::Renewed { had_one, .. } => had_one,
+        other => panic!("{other:?}"),
+    };
+    assert!(had_one().await);
+    world.service("a").set_refusing(Some(Verdict::Refused));
+    world.service("a").close_all();
+    until("it is refused", || world.view("a").state == State::Refused).await;
+    world.service("a").set_refusing(None);
+    assert!(!had_one().await);
+}
+
+#[tokio::test]
 async fn equal_messages_without_ids_are_two_messages_except_beside_a_renewal() {
     let world = World::new(&["a"]);
     world.live("a").await;
@@ -577,7 +593,7 @@ async fn a_farewell_lets_the_bot_finish_says_goodbye_and_keeps_the_device() {
     world.bot("a").behave_late(move || finished.try_recv().is_ok());
     world.service("a").say("one", "x");
     until("it is offered", || !world.bot("a").offered().is_empty()).await;
-    let farewell = world.links.farewell(Duration::from_secs(4));
+    let farewell = world.links.farewell(Duration::from_secs(4), true);
     let finishes = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
         finish.send(()).unwrap();

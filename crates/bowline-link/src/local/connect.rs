@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    Guest, Identity, Local, Served, Terms,
+    Counted, Guest, Identity, Local, Served, Terms,
     authority::LOCALHOST,
     body::Body,
     limit,
@@ -87,8 +87,9 @@ pub(super) fn serve(
     place: Place,
     proof: Arc<Proof>,
     until: Instant,
+    unanswered: Arc<Mutex<Option<Counted>>>,
 ) -> Boxed<'static, Option<(Next, AnyStream)>> {
-    Box::pin(serve_requests(local, stream, place, proof, until))
+    Box::pin(serve_requests(local, stream, place, proof, until, unanswered))
 }
 
 async fn serve_requests(
@@ -97,20 +98,25 @@ async fn serve_requests(
     place: Place,
     proof: Arc<Proof>,
     until: Instant,
+    unanswered: Arc<Mutex<Option<Counted>>>,
 ) -> Option<(Next, AnyStream)> {
     let mut ending = local.inside.ending.subscribe();
     let forgotten = match &place {
         Place::Door => None,
         Place::Inside(target) => Some(target.guest.served.forgotten.subscribe()),
     };
-    let visit = Arc::new(Visit { local, place, proof: Arc::clone(&proof), next: Mutex::default() });
+    let (proof_too, next) = (Arc::clone(&proof), Mutex::default());
+    let visit = Arc::new(Visit { local, place, proof: proof_too, next, unanswered });
 
     let service = {
         let visit = Arc::clone(&visit);
         service_fn(move |request| {
             let visit = Arc::clone(&visit);
-            let answering: Boxed<'static, Result<Response<Body>, Unsaid>> =
-                Box::pin(async move { visit.answer(request).await.or_else(Refusal::answer) });
+            let answering: Boxed<'static, Result<Response<Body>, Unsaid>> = Box::pin(async move {
+                let answer = visit.answer(request).await.or_else(Refusal::answer);
+                visit.answered();
+                answer
+            });
             answering
         })
     };
@@ -161,9 +167,18 @@ struct Visit {
     place: Place,
     proof: Arc<Proof>,
     next: Mutex<Option<(Next, OnUpgrade)>>,
+    /// Until the bot has got what it came for, which is not the tunnel to it.
+    unanswered: Arc<Mutex<Option<Counted>>>,
 }
 
 impl Visit {
+    fn answered(&self) {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*next, Some((Next::Inside(_), _))) {
+            self.unanswered.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         match &self.place {
             Place::Inside(_) if request.method() == Method::CONNECT => {
@@ -182,7 +197,13 @@ impl Visit {
 
     /// A CONNECT (RFC 9110 section 9.3.6).
     async fn connect(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
-        let served = self.identify(request.headers()).await?;
+        let served = match self.identify(request.headers()).await {
+            // It came early and shall come again, as bots do whose tunnel ends: not all do without an answer.
+            Err(refusal) if refusal.is_unsaid() && self.local.is_closing() => {
+                return Ok(Response::new(Body::empty()));
+            }
+            identified => identified?,
+        };
         let Some((host, port)) = authority(request.uri(), None) else {
             let words = "a CONNECT names a host and a port";
             return Err(Refusal::request(StatusCode::BAD_REQUEST, words));
@@ -394,7 +415,7 @@ impl Visit {
     /// after a status.
     async fn served(&self, name: &str, secret: &str) -> Result<Arc<Served>, Refusal> {
         let mut registered = self.local.inside.registered.subscribe();
-        let mut ending = self.local.inside.ending.subscribe();
+        let mut closing = self.local.inside.closing.subscribe();
         let until = clock::instant() + limit::SERVED_WITHIN;
         loop {
             let early = match self.local.identify(name, secret) {
@@ -417,7 +438,7 @@ impl Visit {
                 && tokio::select! {
                     changed = registered.changed() => changed.is_ok(),
                     () = sleep_until(until) => false,
-                    _ = ending.wait_for(|ending| *ending) => false,
+                    _ = closing.wait_for(Option::is_some) => false,
                 };
             if !came {
                 let words = format!("{name} is not served by this process");

@@ -259,13 +259,13 @@ impl Drop for Seat {
     }
 }
 
-/// `40 s`, `5 min`, `3 h`, `2 d`.
+/// `40s`, `5m`, `3h`, `2d`.
 fn in_words(time: Duration) -> String {
     match time.as_secs() {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} d", seconds / 86_400),
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..86_400 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
     }
 }
 
@@ -287,7 +287,7 @@ mod tests {
         bots.ready().await;
         let offered = bots.hand_over(offer("1", "r")).unwrap();
         assert!(matches!(old_told.recv().await, Some(Tell::Offer { .. })));
-        assert_eq!(bots.presence().words, "1 bot over the proxy for 0 s");
+        assert_eq!(bots.presence().words, "1 bot over the proxy for 0s");
         // The task ended without a word.
         assert!(offered.await.is_err());
 
@@ -299,7 +299,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(300)).await;
         assert_eq!(
             bots.presence().words,
-            "2 bots over the proxy; messages go to the newest, there for 5 min, which does not \
+            "2 bots over the proxy; messages go to the newest, there for 5m, which does not \
              answer pings"
         );
         drop((old, new));

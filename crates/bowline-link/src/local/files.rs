@@ -26,11 +26,22 @@ pub struct LocalError {
     wanted: String,
     /// Why not.
     why: String,
+    kind: io::ErrorKind,
 }
 
 impl LocalError {
     pub(super) fn new(wanted: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { wanted: wanted.into(), why: why.to_string() }
+        Self { wanted: wanted.into(), why: why.to_string(), kind: io::ErrorKind::Other }
+    }
+
+    /// The same, when the system says why not.
+    fn of(wanted: impl Into<String>, error: &io::Error) -> Self {
+        Self { kind: error.kind(), ..Self::new(wanted, error) }
+    }
+
+    /// What the system has said: that a disk is full, or a user may not do this. Else `Other`.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.kind
     }
 }
 
@@ -56,7 +67,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes the directory if there is none, and waits for its lock. Whoever holds that writes a few small files.
     pub(super) fn lock(path: &Path) -> Result<Self, LocalError> {
-        let failed = |error: io::Error| LocalError::new(format!("use {}", path.display()), error);
+        let failed = |error: io::Error| LocalError::of(format!("use {}", path.display()), &error);
         make(path).map_err(failed)?;
         let inside = directory(path).map_err(failed)?;
         let found = inside.metadata().map_err(failed)?;
@@ -72,9 +83,9 @@ impl Directory {
                 io::ErrorKind::AlreadyExists => open(&inside, "local.lock", OFlags::WRONLY),
                 _ => Err(error),
             })
-            .map_err(|error| LocalError::new(format!("open {}", name.display()), error))?;
+            .map_err(|error| LocalError::of(format!("open {}", name.display()), &error))?;
         rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
-            .map_err(|error| LocalError::new(format!("lock {}", name.display()), error))?;
+            .map_err(|error| LocalError::of(format!("lock {}", name.display()), &error.into()))?;
         Ok(Self { path: path.to_owned(), inside, owner, _lock: lock })
     }
 
@@ -86,7 +97,7 @@ impl Directory {
     /// What is in a file; none if there is no such file. Others may not read it afterwards, whatever was before.
     pub(super) fn read(&self, name: &str) -> Result<Option<String>, LocalError> {
         let path = self.file(name);
-        let failed = |error: io::Error| LocalError::new(format!("read {}", path.display()), error);
+        let failed = |error: io::Error| LocalError::of(format!("read {}", path.display()), &error);
         let file = match open(&self.inside, name, OFlags::RDONLY) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -116,7 +127,7 @@ impl Directory {
             renameat(&self.inside, &fresh, &self.inside, name)?;
             self.inside.sync_all()
         })();
-        written.map_err(|error| LocalError::new(format!("write {}", path.display()), error))
+        written.map_err(|error| LocalError::of(format!("write {}", path.display()), &error))
     }
 
     /// The same, unless that is what is there.
@@ -185,7 +196,7 @@ impl Owner {
 
     /// Gives away what this process has made just now, if it is root's to give: its own user alone counts.
     fn give(self, made: &File) -> io::Result<()> {
-        if made.metadata()?.uid() == self.user {
+        if Self::of(&made.metadata()?) == self {
             return Ok(());
         }
         match fchown(made, Some(self.user), Some(self.group)) {
@@ -228,20 +239,23 @@ mod tests {
 
     #[test]
     fn what_is_made_belongs_to_whoever_the_directory_around_it_belongs_to() {
-        let temporary = tempfile::tempdir().unwrap();
-        // Only root can give it away; for others it is their own, and stays so.
-        let _ = std::os::unix::fs::chown(temporary.path(), Some(4711), Some(4712));
         let owner = |path: &Path| Owner::of(&fs::metadata(path).unwrap());
-        let wanted = owner(temporary.path());
+        for user in [None, Some(4711)] {
+            let temporary = tempfile::tempdir().unwrap();
+            // Only root can give it away; for others it is their own, and stays so.
+            let _ = std::os::unix::fs::chown(temporary.path(), user, Some(4712));
+            let wanted = owner(temporary.path());
 
-        let state = temporary.path().join("state");
-        let directory = Directory::lock(&state.join("links")).unwrap();
-        directory.write("a", "one").unwrap();
-        for path in [&state, &directory.path, &directory.file("a"), &directory.file("local.lock")] {
-            assert_eq!(owner(path).user, wanted.user, "{}", path.display());
+            let state = temporary.path().join("state");
+            let directory = Directory::lock(&state.join("links")).unwrap();
+            directory.write("a", "one").unwrap();
+            let made = [directory.file("a"), directory.file("local.lock")];
+            for path in [&state, &directory.path, &made[0], &made[1]] {
+                assert_eq!(owner(path), wanted, "{}", path.display());
+            }
+            assert_eq!(fs::metadata(&made[0]).unwrap().mode() & 0o777, 0o600);
+            assert_eq!(directory.read("a").unwrap().as_deref(), Some("one"));
         }
-        assert_eq!(fs::metadata(directory.file("a")).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(directory.read("a").unwrap().as_deref(), Some("one"));
     }
 
     #[test]
@@ -291,7 +305,8 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let file = temporary.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = Directory::lock(&file.join("links")).unwrap_err().to_string();
-        assert!(error.contains("file/links"), "{error}");
+        let error = Directory::lock(&file.join("links")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert!(error.to_string().contains("file/links"), "{error}");
     }
 }

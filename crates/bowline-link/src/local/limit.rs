@@ -16,6 +16,9 @@ pub(super) const UNPROVED_MAX: usize = 256;
 /// How long a connection may take to show a secret: heads, and a handshake of TLS, among it.
 pub(super) const PROVE_WITHIN: Duration = Duration::from_secs(10);
 
+/// How often the secret of a link is read at most, when bots show others.
+pub(super) const SECRET_EVERY: Duration = Duration::from_secs(1);
+
 /// How long a bot waits for its link to be served: after a restart it is often there before, and the lease may still be
 /// another process's. Clients give up opening a WebSocket after 10 s and try again, which some do not after any answer of
 /// a proxy, nor after none.
@@ -82,6 +85,9 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// How long a bot may take to authorise itself on its WebSocket; Webex gives it as long.
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// At the end, how long those who were just let in may take until they are answered.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long a bot may take to answer a close frame.
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);

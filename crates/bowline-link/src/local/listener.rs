@@ -4,11 +4,12 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use rustix::net::Shutdown;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, copy_bidirectional},
     net::{TcpListener, TcpStream},
@@ -19,7 +20,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Guest, Local,
+    Counted, Guest, Local,
     authority::LOCALHOST,
     connect::{self, AnyStream, Next, Place, Target},
     limit, socket,
@@ -30,39 +31,73 @@ use crate::clock;
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The loop of the listener; owns every connection.
-pub(super) async fn accept(local: Local, listener: TcpListener) {
-    let mut listener = Some(listener);
-    let mut ending = local.inside.ending.subscribe();
-    let mut connections = JoinSet::new();
-    let mut unproved = VecDeque::new();
-    while let Some(open) = &listener {
+pub(super) async fn accept(local: Local, listener: TcpListener, open: Counted) {
+    let mut closing = local.inside.closing.subscribe();
+    let mut connections = Connections { local, tasks: JoinSet::new(), unproved: VecDeque::new() };
+    let closes = loop {
         let accepted = tokio::select! {
-            accepted = open.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            _ = ending.wait_for(|ending| *ending) => {
-                listener = None;
-                continue;
-            }
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.tasks.join_next() => continue,
+            closes = closes(&mut closing) => break closes,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => connections.take(stream),
             Err(error) => {
                 tracing::warn!(%error, "a bot could not be let in");
                 sleep(limit::ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        while connections.try_join_next().is_some() {}
-        if connections.len() >= limit::CONNECTIONS_MAX {
+        }
+    };
+    if closes && let Err(error) = close(listener, &mut connections) {
+        tracing::warn!(%error, "the listener for bots is not closed before they are let go of");
+    }
+    drop(open);
+    while connections.tasks.join_next().await.is_some() {}
+}
+
+/// Waits until nobody is let in any more. Says whether others are not to let anybody in either.
+async fn closes(closing: &mut watch::Receiver<Option<bool>>) -> bool {
+    closing.wait_for(Option::is_some).await.is_ok_and(|closes| *closes == Some(true))
+}
+
+/// Takes those whom the system has let in, and has it refuse others, although other processes have the listener open.
+fn close(listener: TcpListener, connections: &mut Connections) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    // Somebody may come for ever.
+    for _ in 0..limit::CONNECTIONS_MAX {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(true)?;
+                connections.take(TcpStream::from_std(stream)?);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => break,
+        }
+    }
+    Ok(rustix::net::shutdown(&listener, Shutdown::Both)?)
+}
+
+/// All connections of one listener.
+struct Connections {
+    local: Local,
+    tasks: JoinSet<()>,
+    unproved: VecDeque<(AbortHandle, Arc<Proof>)>,
+}
+
+impl Connections {
+    fn take(&mut self, stream: TcpStream) {
+        while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= limit::CONNECTIONS_MAX {
             tracing::warn!(max = limit::CONNECTIONS_MAX, "too many connections of bots");
-            continue;
+            return;
         }
         let proof = Arc::new(Proof::default());
-        let task = connections.spawn(connection(local.clone(), stream, Arc::clone(&proof)));
-        make_room(&mut unproved);
-        unproved.push_back((task, proof));
+        let unanswered = Counted::new(&self.local, |inside| &inside.unanswered);
+        let connection = connection(self.local.clone(), stream, Arc::clone(&proof), unanswered);
+        let task = self.tasks.spawn(connection);
+        make_room(&mut self.unproved);
+        self.unproved.push_back((task, proof));
     }
-    while connections.join_next().await.is_some() {}
 }
 
 /// Closes the oldest connection that has shown nothing, if there are too many of them.
@@ -92,13 +127,16 @@ impl Proof {
 }
 
 /// One connection.
-async fn connection(local: Local, stream: TcpStream, proof: Arc<Proof>) {
+async fn connection(local: Local, stream: TcpStream, proof: Arc<Proof>, unanswered: Counted) {
     let _live = Live::new(&local.inside.live);
     let until = clock::instant() + limit::PROVE_WITHIN;
     let Ok(Ok(mut stream)) = timeout_at(until, open(&local, stream)).await else { return };
     let mut place = Place::Door;
+    let unanswered = Arc::new(Mutex::new(Some(unanswered)));
     loop {
-        let serving = connect::serve(local.clone(), stream, place, Arc::clone(&proof), until);
+        let waits = Arc::clone(&unanswered);
+        let serving =
+            connect::serve(local.clone(), stream, place, Arc::clone(&proof), until, waits);
         let next = serving.await;
         let Some((next, upgraded)) = next else { return };
         match next {

@@ -35,7 +35,7 @@ use std::{
     fmt, io,
     net::TcpListener,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU16, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -45,11 +45,12 @@ use bowline_dial::{Leg, Proxy, Trust};
 use tokio::{
     sync::{Semaphore, watch},
     task::{self, JoinSet},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     bot::{Mouth, SharedDeliver},
+    clock,
     settings::{self, Secret},
 };
 use authority::{Authority, LOCALHOST};
@@ -74,6 +75,12 @@ struct Inside {
     links: RwLock<BTreeMap<String, Option<Arc<Served>>>>,
     /// Changes with each link that is served anew.
     registered: watch::Sender<()>,
+    /// Once nobody is let in any more: whether the listeners are closed for other processes too.
+    closing: watch::Sender<Option<bool>>,
+    /// Listeners that are open.
+    open: watch::Sender<usize>,
+    /// Connections whose bots wait for what they came for.
+    unanswered: watch::Sender<usize>,
     /// Whether the process ends.
     ending: watch::Sender<bool>,
     /// Connections that are open.
@@ -109,6 +116,9 @@ impl Local {
             authority,
             links: RwLock::default(),
             registered: watch::Sender::new(()),
+            closing: watch::Sender::new(None),
+            open: watch::Sender::new(0),
+            unanswered: watch::Sender::new(0),
             ending: watch::Sender::new(false),
             live: watch::Sender::new(0),
             port: AtomicU16::new(shared.listen.port()),
@@ -157,6 +167,7 @@ impl Local {
         let served = Arc::new(Served {
             name: link.name.clone(),
             secret,
+            secret_seen: Mutex::default(),
             terms: watch::Sender::new(terms),
             bots: Bots::new(),
             guests: AtomicUsize::new(0),
@@ -193,19 +204,76 @@ impl Local {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         self.inside.port.store(address.port(), Ordering::Relaxed);
-        Ok(tasks.spawn(listener::accept(self.clone(), listener)).id())
+        let open = Counted::new(self, |inside| &inside.open);
+        Ok(tasks.spawn(listener::accept(self.clone(), listener, open)).id())
     }
 
-    /// Lets go of the bots, because the process ends: nothing is accepted any more, their WebSockets are closed with
-    /// 1001, other connections as soon as nothing is under way on them. Ends when that is so, or after `within`.
-    pub async fn farewell(&self, within: Duration) {
+    /// Lets go of the bots, because the process ends: nothing is accepted any more, whoever came before is answered, then
+    /// their WebSockets are closed with 1001, other connections as soon as nothing is under way on them. Ends when that is
+    /// so, or after `within`.
+    ///
+    /// With `closes`, who comes after that is refused by the system: the listener is closed wherever it is open. Clients
+    /// try again after that. Not all do so when they were let in and not answered: `websockets` 17 ends.
+    pub async fn farewell(&self, within: Duration, closes: bool) {
+        self.inside.closing.send_replace(Some(closes));
+        let (mut open, mut unanswered) =
+            (self.inside.open.subscribe(), self.inside.unanswered.subscribe());
+        let answered = async {
+            // Both are there for as long as this is.
+            let _ = open.wait_for(|open| *open == 0).await;
+            let _ = unanswered.wait_for(|unanswered| *unanswered == 0).await;
+        };
+        let until = clock::instant() + within;
+        let _ = timeout(limit::ANSWER_WITHIN.min(within), answered).await;
         self.inside.ending.send_replace(true);
         let mut live = self.inside.live.subscribe();
-        let _ = timeout(within, live.wait_for(|live| *live == 0)).await;
+        let _ = timeout_at(until, live.wait_for(|live| *live == 0)).await;
     }
 
-    /// The link that somebody shows the secret of.
+    /// Whether nobody is let in any more.
+    fn is_closing(&self) -> bool {
+        self.inside.closing.borrow().is_some()
+    }
+
+    /// The link that somebody shows the secret of. If that is wrong, the link may have another one since.
     fn identify(&self, name: &str, shown: &str) -> Identity {
+        match self.find(name, shown) {
+            Identity::Nobody if self.read_secret_again(name) => self.find(name, shown),
+            found => found,
+        }
+    }
+
+    /// Reads the file with the secret of a link that is served. Says whether it is another one now: then the connections
+    /// that were made with the old one end.
+    fn read_secret_again(&self, name: &str) -> bool {
+        let mut links = self.inside.links.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(Some(served)) = links.get_mut(name) else { return false };
+        let now = clock::instant();
+        let mut seen = served.secret_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some_and(|seen| now < seen + limit::SECRET_EVERY) {
+            return false;
+        }
+        *seen = Some(now);
+        drop(seen);
+        let Some(secret) = secret::in_file(&self.inside.directory, name) else { return false };
+        if secret == served.secret {
+            return false;
+        }
+        let anew = Arc::new(Served {
+            name: name.to_owned(),
+            secret,
+            secret_seen: Mutex::new(Some(now)),
+            terms: watch::Sender::new(served.terms()),
+            bots: Arc::clone(&served.bots),
+            guests: AtomicUsize::new(0),
+            forgotten: watch::Sender::new(false),
+        });
+        std::mem::replace(served, anew).forgotten.send_replace(true);
+        tracing::info!(link = name, "the secret of a link is another one now");
+        true
+    }
+
+    fn find(&self, name: &str, shown: &str) -> Identity {
         let links = self.inside.links.read().unwrap_or_else(PoisonError::into_inner);
         match links.get(name) {
             Some(Some(served)) if secret::is_shown(&served.secret, shown) => {
@@ -231,6 +299,25 @@ impl Local {
     }
 }
 
+/// Something that is counted until it is dropped.
+struct Counted {
+    local: Local,
+    which: fn(&Inside) -> &watch::Sender<usize>,
+}
+
+impl Counted {
+    fn new(local: &Local, which: fn(&Inside) -> &watch::Sender<usize>) -> Self {
+        which(&local.inside).send_modify(|count| *count += 1);
+        Self { local: local.clone(), which }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.which)(&self.local.inside).send_modify(|count| *count -= 1);
+    }
+}
+
 /// Who somebody is, by name and secret.
 enum Identity {
     /// A bot of this link.
@@ -246,6 +333,8 @@ enum Identity {
 struct Served {
     name: String,
     secret: Secret,
+    /// When the file with it was read last because somebody showed another.
+    secret_seen: Mutex<Option<Instant>>,
     terms: watch::Sender<Arc<Terms>>,
     bots: Arc<Bots>,
     /// Connections of its bots.

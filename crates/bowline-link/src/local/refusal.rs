@@ -32,6 +32,11 @@ impl Refusal {
         self
     }
 
+    /// Whether it is not said.
+    pub(super) fn is_unsaid(&self) -> bool {
+        self.is_unsaid
+    }
+
     /// What was asked for cannot be asked for here.
     pub(super) fn request(status: StatusCode, words: impl Into<String>) -> Self {
         Self::new(status, ErrorCode::LinkRequestRefused, words)

@@ -31,12 +31,17 @@ pub(super) fn of_link(directory: &Directory, link: &str) -> Result<Secret, Local
 
 /// Whether that is the secret of a link that may not be served yet. Reads a small file and makes none.
 pub(super) fn is_in_file(directory: &Path, link: &str, shown: &str) -> bool {
-    let file = directory.join(format!("{link}.secret"));
-    is_name(link)
-        && fs::read_to_string(file).is_ok_and(|found| {
-            let found = found.trim();
-            is_secret(found) && is_shown(&Secret::new(found), shown)
-        })
+    in_file(directory, link).is_some_and(|secret| is_shown(&secret, shown))
+}
+
+/// The secret of a link, if one was made. Reads a small file and makes none.
+pub(super) fn in_file(directory: &Path, link: &str) -> Option<Secret> {
+    if !is_name(link) {
+        return None;
+    }
+    let found = fs::read_to_string(directory.join(format!("{link}.secret"))).ok()?;
+    let found = found.trim();
+    is_secret(found).then(|| Secret::new(found))
 }
 
 /// Whether somebody has shown the secret. How long it takes does not tell how much of it was right.

@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     clock,
-    far::{Boxed, Command, Connection, Event, Message, OpenHow, Outgoing, Profile, QUEUE},
+    far::{Boxed, Command, Connection, Event, Message, OpenHow, Outgoing, Profile, QUEUE, Unsaid},
     settings,
 };
 
@@ -346,9 +346,16 @@ impl Driver {
             Turn::Asked(Asked::Bot { ask, result }) => {
                 let answer = match result {
                     Ok(args) => Ok(json_of(&args)),
-                    Err(AckError::TimedOut) => Err(format!("no ack within {ASK_MAX:?}")),
-                    Err(AckError::Disconnected) => Err("the connection ended first".to_owned()),
-                    Err(AckError::TooMany) => Err("too many acks are awaited".to_owned()),
+                    Err(AckError::TimedOut) => {
+                        let within = ASK_MAX.as_secs();
+                        let words = format!("it was sent; no ack came within {within} s");
+                        Err(Unsaid::Unanswered(words))
+                    }
+                    Err(AckError::Disconnected) => {
+                        let words = "it was sent; the connection ended before an ack came";
+                        Err(Unsaid::Unanswered(words.to_owned()))
+                    }
+                    Err(AckError::TooMany) => Err("too many acks are awaited".into()),
                 };
                 self.say(Event::Answered { ask, answer });
             }
@@ -447,7 +454,7 @@ impl Driver {
         };
         match (ask, sent) {
             (Some(ask), sent) => {
-                let answer = sent.map(|()| Bytes::new());
+                let answer = sent.map(|()| Bytes::new()).map_err(Unsaid::NotSent);
                 self.say(Event::Answered { ask, answer });
             }
             (None, Ok(())) => {}

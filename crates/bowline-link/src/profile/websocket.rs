@@ -257,7 +257,7 @@ impl Driver {
                     Err(words) => Err(words),
                 };
                 if let Some(ask) = ask {
-                    let answer = sent.map(|()| Bytes::new());
+                    let answer = sent.map(|()| Bytes::new()).map_err(Into::into);
                     self.events.push(Event::Answered { ask, answer });
                 }
             }

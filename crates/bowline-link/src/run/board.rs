@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     bot::{Presence, SharedDeliver},
     clock::{self, Clock},
-    far::Outgoing,
+    far::{Outgoing, Unsaid},
     links::{ProbeAnswer, RenewAnswer},
     settings,
     view::{ConnectionView, Figures, FullView, ProbeView, View},
@@ -29,7 +29,7 @@ use crate::{
 pub(crate) enum Order {
     Probe(oneshot::Sender<ProbeAnswer>),
     Renew(oneshot::Sender<RenewAnswer>),
-    Send(Outgoing, oneshot::Sender<Result<Bytes, String>>),
+    Send(Outgoing, oneshot::Sender<Result<Bytes, Unsaid>>),
     /// More waits in the store than the link knows of.
     Reload,
 }
@@ -206,6 +206,12 @@ impl Board {
         shown.last_probe = Some(ProbeView { cause, outcome, words, at_unix_ms });
     }
 
+    /// Whether what is said as a `probe` may be wrong.
+    pub(super) fn doubts_probe(&self) -> bool {
+        let shown = self.shown();
+        shown.profile != "webex" && shown.figures.no_probe_came_back()
+    }
+
     /// Messages are refused, or not any more.
     pub(super) fn set_full(&self, full: Option<FullView>) {
         self.shown().full = full;
@@ -234,7 +240,7 @@ impl Order {
                 let _ = answer.send(RenewAnswer::NotRenewed { words: words.to_owned() });
             }
             Self::Send(_, answer) => {
-                let _ = answer.send(Err(words.to_owned()));
+                let _ = answer.send(Err(words.into()));
             }
             // It is read when the link begins.
             Self::Reload => {}

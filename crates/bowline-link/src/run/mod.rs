@@ -184,7 +184,7 @@ async fn pauses(given: &mut Given, pause: Duration, words: &str) -> bool {
             Some(said) = given.said.recv() => {
                 if let Said::Send { done, .. } = said {
                     // The bot may have gone meanwhile.
-                    let _ = done.send(Err(words.to_owned()));
+                    let _ = done.send(Err(words.into()));
                 }
             }
         }

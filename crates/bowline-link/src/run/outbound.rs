@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::limit;
-use crate::far::{Command, Outgoing};
+use crate::far::{Command, Outgoing, Unsaid};
 
 /// Who waits for what becomes of it.
-pub(super) type Done = oneshot::Sender<Result<Bytes, String>>;
+pub(super) type Done = oneshot::Sender<Result<Bytes, Unsaid>>;
 
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
@@ -187,7 +187,7 @@ impl Outbound {
     }
 
     /// The service has answered.
-    pub(super) fn answered(&mut self, ask: u64, answer: Result<Bytes, String>) {
+    pub(super) fn answered(&mut self, ask: u64, answer: Result<Bytes, Unsaid>) {
         if let Some(Ask { done: Some(done), .. }) = self.asks.remove(&ask) {
             let _ = done.send(answer);
         }
@@ -197,7 +197,10 @@ impl Outbound {
     pub(super) fn ended(&mut self, connection: ConnectionId) {
         let lost = self.asks.extract_if(.., |_, ask| ask.connection == connection);
         for (_, ask) in lost {
-            refuse(ask.done, "the connection ended before the service answered");
+            unanswered(
+                ask.done,
+                "it was sent; the connection ended before an answer came".to_owned(),
+            );
         }
         let (back, kept): (VecDeque<_>, _) =
             std::mem::take(&mut self.handed).into_iter().partition(|(on, ..)| *on == connection);
@@ -229,7 +232,8 @@ impl Outbound {
             }
         }
         for (_, ask) in self.asks.extract_if(.., |_, ask| ask.until <= now) {
-            refuse(ask.done, "the service did not answer in time");
+            let within = limit::ASK_WAIT.as_secs();
+            unanswered(ask.done, format!("it was sent; no answer came within {within} s"));
         }
         expired
     }
@@ -238,7 +242,8 @@ impl Outbound {
         if self.asks.len() >= limit::ASKS
             && let Some((_, oldest)) = self.asks.pop_first()
         {
-            refuse(oldest.done, "too many answers of the service are waited for");
+            let words = "it was sent; too many other answers are waited for";
+            unanswered(oldest.done, words.to_owned());
         }
         self.next_ask += 1;
         self.asks.insert(self.next_ask, Ask { connection, until: now + limit::ASK_WAIT, done });
@@ -248,7 +253,13 @@ impl Outbound {
 
 /// Tells whoever waits; true if somebody did.
 fn refuse(done: Option<Done>, words: &str) -> bool {
-    done.is_some_and(|done| done.send(Err(words.to_owned())).is_ok())
+    done.is_some_and(|done| done.send(Err(words.into())).is_ok())
+}
+
+/// Tells whoever waits that what was said has gone out.
+fn unanswered(done: Option<Done>, words: String) {
+    // Whoever asked may have gone.
+    let _ = done.map(|done| done.send(Err(Unsaid::Unanswered(words))));
 }
 
 fn unsent(outgoing: Outgoing, done: Option<Done>, words: &'static str) -> Option<Unsent> {
@@ -340,7 +351,7 @@ mod tests {
         outbound.answered(asks[1], Ok(Bytes::from_static(b"two")));
         outbound.ended(ON);
         assert_eq!(told[1].try_recv(), Ok(Ok(Bytes::from_static(b"two"))));
-        assert!(matches!(told[0].try_recv(), Ok(Err(_))));
+        assert!(matches!(told[0].try_recv(), Ok(Err(Unsaid::Unanswered(_)))));
     }
 
     #[test]
@@ -359,8 +370,20 @@ mod tests {
         assert_eq!(outbound.confirming().collect::<Vec<_>>(), ["m"]);
         let expired = outbound.expire(at);
         assert_eq!((expired.confirmed, expired.unsent), (vec!["m".to_owned()], Vec::new()));
-        assert!(told.into_iter().all(|mut told| matches!(told.try_recv(), Ok(Err(_)))));
+        let is_unsent = |told: Result<_, _>| matches!(told, Ok(Err(Unsaid::NotSent(_))));
+        assert!(told.into_iter().all(|mut told| is_unsent(told.try_recv())));
         assert_eq!((outbound.bytes, outbound.deadline()), (0, None));
+    }
+
+    #[test]
+    fn what_was_sent_and_not_answered_is_not_told_as_unsent() {
+        let mut outbound = Outbound::default();
+        let (done, mut told) = oneshot::channel();
+        outbound.send(START, Outgoing { ask: Some(1), ..saying("?") }, Some(done));
+        outbound.next(START, ON).unwrap();
+        outbound.expire(outbound.deadline().unwrap());
+        let words = "it was sent; no answer came within 60 s".to_owned();
+        assert_eq!(told.try_recv(), Ok(Err(Unsaid::Unanswered(words))));
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bowline_proto::keeper::{ProbeCause, ProbeOutcome, Reason, Report, Rung, State, Verdict};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Board, told::Told};
-use crate::links::{ProbeAnswer, RenewAnswer};
+use crate::{
+    clock,
+    links::{ProbeAnswer, RenewAnswer},
+};
 
 /// Who tells the world about one link.
 #[derive(Debug)]
@@ -17,7 +20,16 @@ pub(super) struct Reporter {
     /// Who waits for a routing round trip.
     probes: Vec<oneshot::Sender<ProbeAnswer>>,
     /// Who waits for a renewal.
-    renewals: Vec<oneshot::Sender<RenewAnswer>>,
+    renewals: Vec<Renewal>,
+}
+
+/// Somebody who waits for a renewal.
+#[derive(Debug)]
+struct Renewal {
+    asked: Instant,
+    /// Whether there was a connection then.
+    had_one: bool,
+    answer: oneshot::Sender<RenewAnswer>,
 }
 
 /// Operators that wait at once; more are told to ask again.
@@ -36,9 +48,9 @@ impl Reporter {
     }
 
     /// Somebody wants to know how the next renewal goes.
-    pub(super) fn await_renewal(&mut self, answer: oneshot::Sender<RenewAnswer>) {
+    pub(super) fn await_renewal(&mut self, had_one: bool, answer: oneshot::Sender<RenewAnswer>) {
         self.renewals.truncate(WAITING_MAX - 1);
-        self.renewals.push(answer);
+        self.renewals.push(Renewal { asked: clock::instant(), had_one, answer });
     }
 
     pub(super) fn report(&mut self, report: Report) {
@@ -101,7 +113,11 @@ impl Reporter {
             }
             ProbeOutcome::Lost => {
                 self.board.set_probed(cause, "lost", "");
-                self.trouble("a routing round trip was lost".into());
+                let mut words = "a routing round trip was lost".to_owned();
+                if self.board.doubts_probe() {
+                    words.push_str("; none has ever come back: is `probe` right?");
+                }
+                self.trouble(words);
             }
             ProbeOutcome::NotMade(words) => {
                 self.board.set_probed(cause, "not-made", words);
@@ -125,9 +141,10 @@ impl Reporter {
                 tracing::info!(link = &*self.link, reason = reason.name(), ?took, "renewed");
             }
         }
-        for answer in self.renewals.drain(..) {
+        for Renewal { asked, had_one, answer } in self.renewals.drain(..) {
             // Whoever asked may have gone.
-            let _ = answer.send(RenewAnswer::Renewed { took });
+            let took = clock::instant().duration_since(asked);
+            let _ = answer.send(RenewAnswer::Renewed { took, had_one });
         }
     }
 
@@ -146,7 +163,7 @@ impl Reporter {
                 self.trouble(format!("the connection could not be renewed: {words}"));
             }
         }
-        for answer in self.renewals.drain(..) {
+        for Renewal { answer, .. } in self.renewals.drain(..) {
             // Whoever asked may have gone.
             let _ = answer.send(RenewAnswer::NotRenewed { words: words.clone() });
         }

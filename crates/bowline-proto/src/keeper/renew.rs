@@ -186,7 +186,8 @@ impl Keeper {
         }
         self.routed = self.routed.max(Some(begun));
         if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
-            self.words = "proved".into();
+            let has_probe = self.config.probe_interval.is_some();
+            self.words = if has_probe { "proved" } else { "open; it has no probe" }.into();
             let is_first = !std::mem::replace(&mut current.proved, true);
             if current.doubt.is_some() {
                 current.trust();

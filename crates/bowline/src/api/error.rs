@@ -66,6 +66,7 @@ impl ApiError {
                 StatusCode::CONFLICT
             }
             ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::LinkUnanswered => StatusCode::GATEWAY_TIMEOUT,
             code if code.retry() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }

@@ -19,10 +19,13 @@ use super::{
     sockets::invalid,
 };
 use crate::{
+    clock,
     gateway::Gateway,
     links::{
         message_to_service,
-        status::{GoneStatus, LinkStatus, StoreStatus, TraceStep},
+        status::{GoneStatus, LinkStatus, ParkedStatus, StoreStatus, TraceStep},
+        unsaid_code,
+        words::farewell,
     },
 };
 
@@ -34,6 +37,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(65);
 
 /// The longest id of a message.
 const ID_MAX: usize = 1_024;
+
+/// The messages that were put aside that are listed at once.
+const PARKED_MAX: usize = 1_000;
 
 /// All links.
 #[derive(Debug, Serialize, ToSchema)]
@@ -75,7 +81,7 @@ pub(super) struct Renewed {
     outcome: &'static str,
     /// The same in words.
     text: String,
-    /// From the wish to the close of the old connection; null if it was not renewed.
+    /// Since it was asked for; null if it was not renewed.
     seconds: Option<f64>,
 }
 
@@ -84,6 +90,28 @@ pub(super) struct Renewed {
 pub(super) struct Dropped {
     /// How many messages.
     dropped: u64,
+}
+
+/// The messages of a link that were put aside.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Parked {
+    /// What has been so for longest first; at most 1,000.
+    messages: Vec<ParkedStatus>,
+}
+
+/// What is offered again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    /// The service's id of the message; all that were put aside without it.
+    id: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Retried {
+    /// How many messages wait again.
+    retried: u64,
 }
 
 /// What the service is told.
@@ -137,7 +165,7 @@ pub(super) async fn link(
     known(&gateway)?;
     let views = gateway.links.view();
     let view = views.iter().find(|view| view.name == name);
-    view.map(LinkStatus::of).map(Json).ok_or_else(|| unknown(&name))
+    view.map(LinkStatus::of).map(Json).ok_or_else(|| unknown(&gateway, &name))
 }
 
 /// Refuses to say of a gateway that has just begun that it has no links.
@@ -151,9 +179,9 @@ fn known(gateway: &Gateway) -> Result<(), ApiError> {
 
 /// What became of a message: its arrival, the hand-over to the bot, the confirmation, with times.
 ///
-/// Messages are remembered for 24 hours after they were confirmed, and for 7 days when they were parked.
+/// Messages are remembered for 24 hours after they were confirmed, and for 7 days when they were put aside.
 #[utoipa::path(get, path = "/api/v1/links/trace/{id}", operation_id = "link_trace", tag = "observe", params(
-    ("id" = String, Path, description = "The service's id of the message", example = "7c9e6679-7425-40de-944b-e07fc1f90ae7"),
+    ("id" = String, Path, description = "The service's id of the message; of Webex the UUID, or the public id that has it inside", example = "7c9e6679-7425-40de-944b-e07fc1f90ae7"),
 ), responses(
     (status = 200, description = "The oldest first", body = Trace),
     (status = 404, description = "Nothing is known of such a message", body = ErrorBody),
@@ -188,8 +216,8 @@ pub(super) async fn probe(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Probed>, ApiError> {
     let Path(name) = name?;
-    let links = gateway.links.running().ok_or_else(|| unknown(&name))?;
-    let answer = links.probe(&name).await.map_err(|_| unknown(&name))?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
+    let answer = links.probe(&name).await.map_err(|_| unknown(&gateway, &name))?;
     let (outcome, text) = match answer.outcome {
         ProbeOutcome::Ok => ("ok", "it came back".to_owned()),
         ProbeOutcome::Lost => {
@@ -214,12 +242,16 @@ pub(super) async fn renew(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Renewed>, ApiError> {
     let Path(name) = name?;
-    let links = gateway.links.running().ok_or_else(|| unknown(&name))?;
-    let answer = links.renew(&name).await.map_err(|_| unknown(&name))?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
+    let answer = links.renew(&name).await.map_err(|_| unknown(&gateway, &name))?;
     Ok(Json(match answer {
-        RenewAnswer::Renewed { took } => Renewed {
+        RenewAnswer::Renewed { took, had_one } => Renewed {
             outcome: "renewed",
-            text: "the new connection is proved, and the old one is closed".to_owned(),
+            text: match had_one {
+                true => "the new connection is proved, and the old one is closed",
+                false => "there is a connection again, and it is proved",
+            }
+            .to_owned(),
             seconds: Some(took.as_secs_f64()),
         },
         RenewAnswer::NotRenewed { words } => {
@@ -237,6 +269,7 @@ pub(super) async fn renew(
     (status = 404, description = "There is no such link", body = ErrorBody),
     (status = 415, description = "It is no JSON", body = ErrorBody),
     (status = 503, description = "It did not go out, and is not kept", body = ErrorBody),
+    (status = 504, description = "It was sent, and no answer came in time", body = ErrorBody),
 ))]
 pub(super) async fn send(
     State(gateway): State<Arc<Gateway>>,
@@ -245,10 +278,10 @@ pub(super) async fn send(
 ) -> Result<Json<Said>, ApiError> {
     let Path(name) = name?;
     let saying: Saying = serde_json::from_slice(&body).map_err(invalid)?;
-    let links = gateway.links.running().ok_or_else(|| unknown(&name))?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
     let config = Arc::clone(&gateway.config.borrow());
     let link = config.links.all.0.iter().find(|(known, _)| *known == name);
-    let (_, link) = link.ok_or_else(|| unknown(&name))?;
+    let (_, link) = link.ok_or_else(|| unknown(&gateway, &name))?;
     let outgoing =
         message_to_service(link.profile, saying.data.get(), saying.reply_to.as_deref(), saying.ask);
     let outgoing = outgoing.map_err(invalid)?;
@@ -259,8 +292,70 @@ pub(super) async fn send(
             let value = serde_json::from_slice(&answer).unwrap_or_else(|_| text());
             Ok(Json(Said { answer: if answer.is_empty() { Value::Null } else { value } }))
         }
-        Err(SendFailure::Unknown(_)) => Err(unknown(&name)),
-        Err(SendFailure::Failed(words)) => Err(ApiError::new(ErrorCode::LinkNotSent, words)),
+        Err(SendFailure::Unknown(_)) => Err(unknown(&gateway, &name)),
+        Err(SendFailure::Failed(unsaid)) => {
+            Err(ApiError::new(unsaid_code(&unsaid), unsaid.words()))
+        }
+    }
+}
+
+/// Lists the messages of a link that were put aside: offered as often as they may be, or refused by the bot.
+#[utoipa::path(get, path = "/api/v1/links/{name}/parked", operation_id = "parked_messages", tag = "observe", params(
+    ("name" = String, Path, description = "Its name in [links]", example = "barnacles"),
+), responses(
+    (status = 200, description = "They are kept for 7 days", body = Parked),
+    (status = 404, description = "There is no such link", body = ErrorBody),
+    (status = 503, description = "The gateway has just begun, and does not know its links yet", body = ErrorBody),
+))]
+pub(super) async fn parked(
+    State(gateway): State<Arc<Gateway>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Parked>, ApiError> {
+    let Path(name) = name?;
+    known(&gateway)?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
+    let parked = links.parked(&name, PARKED_MAX).await;
+    if parked.is_empty() && !gateway.links.view().iter().any(|view| view.name == name) {
+        return Err(unknown(&gateway, &name));
+    }
+    Ok(Json(Parked { messages: parked.into_iter().map(ParkedStatus::of).collect() }))
+}
+
+/// Has messages that were put aside offered again, as if they never had been: all of a link, or one.
+#[utoipa::path(post, path = "/api/v1/links/{name}/retry", operation_id = "retry_messages", tag = "act", params(
+    ("name" = String, Path, description = "Its name in [links]", example = "barnacles"),
+), request_body = Retry, responses(
+    (status = 200, description = "They wait for the bot again", body = Retried),
+    (status = 400, description = "The request is wrong", body = ErrorBody),
+    (status = 404, description = "There is no such link, or no such message of it is put aside", body = ErrorBody),
+    (status = 415, description = "It is no JSON", body = ErrorBody),
+    (status = 503, description = "The store does not do it now, or not for all of them", body = ErrorBody),
+))]
+pub(super) async fn retry(
+    State(gateway): State<Arc<Gateway>>,
+    name: Result<Path<String>, PathRejection>,
+    body: Bytes,
+) -> Result<Json<Retried>, ApiError> {
+    let Path(name) = name?;
+    let Retry { id } = if body.is_empty() {
+        Retry::default()
+    } else {
+        serde_json::from_slice(&body).map_err(invalid)?
+    };
+    known(&gateway)?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
+    let retried = links.offer_again(&name, id.as_deref()).await;
+    match (retried.map_err(|_| unknown(&gateway, &name))?, id) {
+        (None, _) => {
+            let message = "the store does not write down just now that messages wait again";
+            Err(ApiError::new(ErrorCode::Busy, message))
+        }
+        (Some(0), Some(id)) => {
+            let shown: String = id.chars().take(100).collect();
+            let message = format!("no message \"{}\" of {name} is put aside", shown.escape_debug());
+            Err(ApiError::new(ErrorCode::LinkMessageUnknown, message))
+        }
+        (Some(retried), _) => Ok(Json(Retried { retried })),
     }
 }
 
@@ -285,9 +380,9 @@ pub(super) async fn drop_messages(
         let message = format!("the link \"{name}\" is configured");
         return Err(ApiError::new(ErrorCode::LinkKept, message));
     }
-    let links = gateway.links.running().ok_or_else(|| unknown(&name))?;
+    let links = gateway.links.running().ok_or_else(|| unknown(&gateway, &name))?;
     match links.let_go(&name).await {
-        0 => Err(unknown(&name)),
+        0 => Err(unknown(&gateway, &name)),
         dropped => {
             tracing::warn!(link = name, dropped, "messages of a link that is gone are dropped");
             Ok(Json(Dropped { dropped }))
@@ -295,7 +390,15 @@ pub(super) async fn drop_messages(
     }
 }
 
-fn unknown(name: &str) -> ApiError {
-    let message = format!("there is no link \"{}\"", name.escape_debug());
+/// That there is no such link: what is left of it, or which one was meant.
+fn unknown(gateway: &Gateway, name: &str) -> ApiError {
+    let mut message = format!("there is no link \"{}\"", name.escape_debug());
+    let gone = gateway.links.gone().into_iter().find(|gone| gone.link == name);
+    let config = gateway.config.borrow();
+    if let Some(gone) = gone {
+        message = farewell(&GoneStatus::of(gone), clock::timestamp());
+    } else if let Some(nearest) = config.links.nearest(name) {
+        message.push_str(&format!("; did you mean \"{nearest}\"?"));
+    }
     ApiError::new(ErrorCode::LinkUnknown, message)
 }

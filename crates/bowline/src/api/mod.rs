@@ -126,6 +126,8 @@ fn routes() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(links::renew))
         .routes(routes!(links::send))
         .routes(routes!(links::drop_messages))
+        .routes(routes!(links::parked))
+        .routes(routes!(links::retry))
         .routes(routes!(master::reload))
         .routes(routes!(master::stop))
         .routes(routes!(openapi))
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
 
     /// Every path with its methods, as docs/api.md lists them.
-    const ALL: [(&str, &str); 32] = [
+    const ALL: [(&str, &str); 34] = [
         ("/", "get"),
         ("/api/v1/ai/providers", "get"),
         ("/api/v1/ai/requests", "get"),
@@ -187,8 +189,10 @@ mod tests {
         ("/api/v1/links/trace/{id}", "get"),
         ("/api/v1/links/{name}", "get"),
         ("/api/v1/links/{name}/drop", "post"),
+        ("/api/v1/links/{name}/parked", "get"),
         ("/api/v1/links/{name}/probe", "post"),
         ("/api/v1/links/{name}/renew", "post"),
+        ("/api/v1/links/{name}/retry", "post"),
         ("/api/v1/links/{name}/send", "post"),
         ("/api/v1/metrics", "get"),
         ("/api/v1/openapi.json", "get"),

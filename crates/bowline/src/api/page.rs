@@ -279,6 +279,8 @@ mod tests {
             components: Vec::new(),
             services: Vec::new(),
             links: Vec::new(),
+            links_store: None,
+            links_gone: Vec::new(),
             alerts: Vec::new(),
             sessions: Some(0),
             connections: Some(0),

@@ -16,8 +16,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    alerts::Firing, charter::Door, clock, gateway::Gateway, links::status::LinkStatus,
-    process_stats, services::status::ServiceStatus,
+    alerts::Firing,
+    charter::Door,
+    clock,
+    gateway::Gateway,
+    links::status::{GoneStatus, LinkStatus, StoreStatus},
+    process_stats,
+    services::status::ServiceStatus,
 };
 
 /// How the server is.
@@ -51,6 +56,10 @@ pub(crate) struct Status {
     pub(crate) services: Vec<ServiceStatus>,
     /// Connections to services of bots.
     pub(crate) links: Vec<LinkStatus>,
+    /// Where messages of links are kept until bots have confirmed them; null without links.
+    pub(crate) links_store: Option<StoreStatus>,
+    /// Links that are not configured any more and have messages still.
+    pub(crate) links_gone: Vec<GoneStatus>,
     /// What fires now.
     pub(crate) alerts: Vec<Firing>,
     /// Sessions that live; null if the gateway did not say it in time.
@@ -205,6 +214,8 @@ pub(super) async fn of_gateway(gateway: &Gateway) -> Status {
         components: all_components(gateway),
         services: gateway.services.services().to_vec(),
         links: gateway.links.view().iter().map(LinkStatus::of).collect(),
+        links_store: gateway.links.store().map(StoreStatus::of),
+        links_gone: gateway.links.gone().into_iter().map(GoneStatus::of).collect(),
         alerts: gateway.alerts.firing(),
         sessions: Some(sessions_polling + sessions_websocket),
         connections: Some(connections),

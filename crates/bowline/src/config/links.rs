@@ -16,6 +16,7 @@ use super::{
     keys,
     read::unknown,
     services::Variables,
+    suggest,
 };
 
 /// `[links]`. Without a link in it nothing of this is started.
@@ -162,6 +163,11 @@ impl fmt::Display for Deliver {
 }
 
 impl Links {
+    /// The link that somebody may have meant who wrote this name.
+    pub(crate) fn nearest(&self, name: &str) -> Option<&str> {
+        suggest::nearest(name, self.all.0.iter().map(|(known, _)| known.as_str()))
+    }
+
     /// Whether bots come to the loopback proxy.
     pub(crate) fn listens(&self) -> bool {
         self.all.0.iter().any(|(_, link)| link.deliver == Deliver::Proxy)
@@ -239,6 +245,13 @@ impl Default for Link {
             ca_file: None,
         }
     }
+}
+
+/// Whether what is wrong with this key of a link depends on its profile.
+pub(super) fn is_of_profile(key: &str) -> bool {
+    let own = || Profile::Webex.own_keys().any(|(own, _)| own == key);
+    let by_probe = ["probe-interval", "probe-timeout", "idle-after", "ping-interval"];
+    key == "profile" || by_probe.contains(&key) || own()
 }
 
 /// What is wrong with what links say of themselves and of others, as the whole path of a key and what goes on after

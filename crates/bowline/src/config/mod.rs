@@ -1190,6 +1190,8 @@ profile = "socketio"
 [links.e]
 profile = "webbex"
 url = "http://hush@a"
+eio = 3
+recovery = true
 backoff = { first = "2m" }
 [namespaces."/"]
 handler = "echo"
@@ -1222,9 +1224,9 @@ link = "b"
                 "29: `links.\"trace\".profile` needs the service's `url`",
                 "31: `links.\"e\".profile` is \"webbex\"; write \"websocket\" or \"socketio\" or \"webex\"; did you mean \"webex\"?",
                 "32: `links.\"e\".url` is no URL; write a URL such as \"wss://chat.example.com/bots\" or \"https://chat.example.com\"",
-                "33: `links.\"e\".backoff.first` is longer than `backoff.max`",
-                "37: `namespaces.\"/x\".handler` is \"link\", but no link delivers there; write deliver = { namespace = \"/x\" } in its table of [links]",
-                "42: `services.\"bot\".link` names \"b\", which delivers to the namespace /: only deliver = \"proxy\" has variables",
+                "35: `links.\"e\".backoff.first` is longer than `backoff.max`",
+                "39: `namespaces.\"/x\".handler` is \"link\", but no link delivers there; write deliver = { namespace = \"/x\" } in its table of [links]",
+                "44: `services.\"bot\".link` names \"b\", which delivers to the namespace /: only deliver = \"proxy\" has variables",
             ]
         );
     }

@@ -348,7 +348,13 @@ impl Reader {
             let begins = |table: String| {
                 self.mistakes.iter().any(|mistake| mistake.message.starts_with(&table))
             };
-            table.is_some_and(begins)
+            // Nothing follows from a profile that is none.
+            let of_profile = self.config.links.all.0.iter().any(|(name, _)| {
+                let table = format!("links.{name:?}.");
+                key.strip_prefix(&table).is_some_and(links::is_of_profile)
+                    && begins(format!("`{table}profile`"))
+            });
+            of_profile || table.is_some_and(begins)
         };
         let links = links.into_iter().filter(|(key, _)| !unread(key));
         let links: Vec<Mistake> = links.map(|(key, words)| self.wrong_name(&key, &words)).collect();

@@ -223,8 +223,21 @@ pub(crate) enum Link {
     /// Say what became of a message: arrival, hand-over, confirmation, with times
     #[command(after_help = TRACE_HELP)]
     Trace {
-        /// The service's id of the message
+        /// The service's id of the message; of Webex also the public one that bots see
         id: String,
+        #[command(flatten)]
+        place: Place,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Offer messages that were put aside to the bot again
+    #[command(after_help = RETRY_HELP)]
+    Retry {
+        /// The link's name in [links]
+        name: String,
+        /// The service's id of one message; all of the link without it
+        id: Option<String>,
         #[command(flatten)]
         place: Place,
         /// As JSON
@@ -282,6 +295,9 @@ impl Link {
                 link::act(&place.overrides(), link::Act::Renew, &name, json)
             }
             Self::Trace { id, place, json } => link::trace(&place.overrides(), &id, json),
+            Self::Retry { name, id, place, json } => {
+                link::retry(&place.overrides(), &name, id.as_deref(), json)
+            }
             Self::Drop { name, place, json } => link::drop(&place.overrides(), &name, json),
             Self::Env { name, place, plain, json } => {
                 let form = match (plain, json) {
@@ -334,6 +350,13 @@ Exit codes: 0 proved, 3 no server runs, 1 it was not, or there is no such link";
 
 const TRACE_HELP: &str = "\
 Exit codes: 0 shown, 3 no server runs, 1 nothing is known of such a message";
+
+const RETRY_HELP: &str = "\
+They wait again as if they had never been offered, before what is newer of their rooms. `bowline link show`
+names them.
+
+Exit codes: 0 they wait again, or there are none, 3 no server runs, 1 there is no such link, or no such
+message of it is put aside";
 
 const DROP_HELP: &str = "\
 What waits of a link that is gone is kept for 7 days, and offered when the link is back; `bowline link ls`

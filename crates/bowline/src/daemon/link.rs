@@ -22,8 +22,8 @@ use crate::{
     instance::{Paths, Standing},
     links::{
         environment,
-        status::{GoneStatus, LinkStatus, TraceStep},
-        words::{age_text, facts, remarks, round_trip, service, since, troubles},
+        status::{GoneStatus, LinkStatus, ParkedStatus, TraceStep},
+        words::{age_text, facts, farewell, remarks, round_trip, service, since, troubles},
     },
 };
 
@@ -58,18 +58,23 @@ pub(super) fn ls(overrides: &Overrides, json: bool) -> Result<Exit, Failure> {
     if links.is_empty() {
         say("there are no links: [links] of the configuration names none");
     }
-    let gone = answer["gone"].as_array().into_iter().flatten();
-    let gone = gone.filter_map(|link| GoneStatus::deserialize(link).ok());
     let mut text = table(&links, "", clock::timestamp(), &Paint(colours_on_stdout()));
-    let store = &answer["store"];
-    if store["healthy"] == false {
-        let words = store["text"].as_str().unwrap_or_default();
-        let _ = writeln!(text, "messages are in memory and not on disk: {}", clean(words));
-    }
-    for link in gone {
-        let _ = writeln!(text, "{}", clean(&farewell(&link, clock::timestamp())));
-    }
+    text.push_str(&beside(&answer["store"], &answer["gone"], "", clock::timestamp()));
     Ok(print(&text))
+}
+
+/// What is to be known beside links: that their messages are in memory, and what is left of those that are gone.
+pub(super) fn beside(store: &Value, gone: &Value, indent: &str, now: Timestamp) -> String {
+    let mut text = String::new();
+    if store["healthy"] == false {
+        let words = clean(store["text"].as_str().unwrap_or_default());
+        let _ = writeln!(text, "{indent}messages are in memory and not on disk: {words}");
+    }
+    let gone = gone.as_array().into_iter().flatten();
+    for link in gone.filter_map(|link| GoneStatus::deserialize(link).ok()) {
+        let _ = writeln!(text, "{indent}{}", clean(&farewell(&link, now)));
+    }
+    text
 }
 
 /// Shows one link, with the age of every level.
@@ -85,7 +90,17 @@ pub(super) fn show(overrides: &Overrides, name: &str, json: bool) -> Result<Exit
         return Ok(print(&format!("{answer:#}\n")));
     }
     let link = LinkStatus::deserialize(&answer).map_err(strange)?;
-    Ok(print(&page(&link, clock::timestamp(), &Paint(colours_on_stdout()))))
+    let mut text = page(&link, clock::timestamp(), &Paint(colours_on_stdout()));
+    if link.messages.parked > 0 {
+        let target = format!("{target}/parked");
+        // The rest is worth showing all the same.
+        let answer = control::ask(&record.control, &Method::GET, &target, None).unwrap_or_default();
+        let listed = answer["messages"].as_array().into_iter().flatten();
+        let listed: Vec<_> =
+            listed.filter_map(|it| ParkedStatus::deserialize(it).ok()).take(SHOWN).collect();
+        text.push_str(&aside(&link, &listed, clock::timestamp()));
+    }
+    Ok(print(&text))
 }
 
 /// Has a link prove itself, or make a new connection.
@@ -117,11 +132,43 @@ pub(super) fn act(
     let words = clean(answer["text"].as_str().unwrap_or_default());
     if !went_well {
         let outcome = answer["outcome"].as_str().unwrap_or("failed");
-        return Err(Failure::new(ErrorCode::LinkNotProved, format!("{name}: {outcome}: {words}")));
+        let code = match outcome {
+            "impossible" => ErrorCode::LinkUnprobed,
+            _ => ErrorCode::LinkNotProved,
+        };
+        return Err(Failure::new(code, format!("{name}: {outcome}: {words}")));
     }
     let took = answer["seconds"].as_f64().and_then(|took| Duration::try_from_secs_f64(took).ok());
     let took = took.map(|took| format!(" ({})", roughly(took))).unwrap_or_default();
     say(&format!("{name}: {words}{took}"));
+    Ok(Exit::Ok)
+}
+
+/// Has messages that were put aside offered again.
+///
+/// # Errors
+/// When no server runs, there is no such link, or no such message of it is put aside.
+pub(super) fn retry(
+    overrides: &Overrides,
+    name: &str,
+    id: Option<&str>,
+    json: bool,
+) -> Result<Exit, Failure> {
+    let record = running(&paths(overrides)?)?;
+    check_name(name)?;
+    let target = format!("{LINKS}/{name}/retry");
+    let body = id.map_or_else(|| json!({}), |id| json!({ "id": id }));
+    let patience = PATIENCE + Duration::from_secs(5);
+    let answer =
+        control::ask_within(patience, &record.control, &Method::POST, &target, Some(&body))?;
+    if json {
+        return Ok(print(&format!("{answer:#}\n")));
+    }
+    match answer["retried"].as_u64().unwrap_or_default() {
+        0 => say(&format!("{name}: no message is put aside")),
+        1 => say(&format!("{name}: 1 message waits again")),
+        count => say(&format!("{name}: {count} messages wait again")),
+    }
     Ok(Exit::Ok)
 }
 
@@ -182,11 +229,7 @@ pub(super) fn env(overrides: &Overrides, name: &str, form: Form) -> Result<Exit,
         .filter(|listener| listener["door"] == "links")
         .find_map(|listener| listener["address"].as_str()?.parse().ok());
     let state = Paths::of(config.server.state_dir.as_deref().or(place.named())).state;
-    let variables = environment::of(&config, &state, listen, name).map_err(|why| {
-        let missing = !config.links.all.0.iter().any(|(known, _)| known == name);
-        let code = if missing { ErrorCode::LinkUnknown } else { ErrorCode::LinkNoVariables };
-        Failure::new(code, why)
-    })?;
+    let variables = environment::of(&config, &state, listen, name)?;
     if form == Form::Shell && server.is_null() {
         say("no server runs here: the variables lead nowhere until one does");
     }
@@ -234,20 +277,27 @@ pub(super) fn table(links: &[LinkStatus], indent: &str, now: Timestamp, paint: &
     text
 }
 
-/// A line about a link that is gone.
-fn farewell(link: &GoneStatus, now: Timestamp) -> String {
-    let GoneStatus { name, waiting, parked, until, .. } = link;
-    let aside = if *parked > 0 { format!(" and {parked} put aside") } else { String::new() };
-    let left = roughly(since(now, *until));
-    format!(
-        "{name} is not configured any more and has {} waiting{aside}: offered when it is back, deleted in {left}; \
-         `bowline link drop {name}` drops them now",
-        messages(*waiting)
-    )
-}
-
 fn messages(count: u64) -> String {
     format!("{count} message{}", if count == 1 { "" } else { "s" })
+}
+
+/// The messages that were put aside that [`show`] names.
+const SHOWN: usize = 5;
+
+/// What was put aside, and what can be done with it.
+fn aside(link: &LinkStatus, listed: &[ParkedStatus], now: Timestamp) -> String {
+    let name = &link.name;
+    let mut text =
+        format!("\n  put aside; `bowline link retry {name} [ID]` offers all again, or one\n");
+    for ParkedStatus { id, since: at, text: words, .. } in listed {
+        let line = format!("{id}  {} ago  {words}", roughly(since(*at, now)));
+        let _ = writeln!(text, "  {}", clean(line.trim_end()));
+    }
+    let more = link.messages.parked.saturating_sub(listed.len() as u64);
+    if more > 0 && !listed.is_empty() {
+        let _ = writeln!(text, "  and {more} more");
+    }
+    text
 }
 
 /// One link with all that is known of it.
@@ -281,7 +331,12 @@ fn page(link: &LinkStatus, now: Timestamp, paint: &Paint) -> String {
         row("refusing", &format!("new messages, for {ago}: {}", refusing.text));
     }
 
-    let ages: Vec<String> = link.levels.iter().map(|level| proved(level.age_seconds)).collect();
+    let ages: Vec<String> = (link.levels.iter())
+        .map(|level| match level.age_seconds {
+            Some(age) => format!("{} ago", age_text(age)),
+            None => link.unproved(&level.level).to_owned(),
+        })
+        .collect();
     let width = ages.iter().map(|age| age.len()).max().unwrap_or(0).max("proved".len());
     let head = format!("{:<11}  {:<width$}  what it says", "level", "proved");
     let _ = writeln!(text, "\n  {}", paint.of("2", &head));
@@ -322,7 +377,8 @@ fn page(link: &LinkStatus, now: Timestamp, paint: &Paint) -> String {
     let of = |map: &std::collections::BTreeMap<String, u64>| {
         joined(map.iter().filter(|(_, count)| **count > 0).map(|(name, count)| (&**name, *count)))
     };
-    row("connections", of(&figures.renewals));
+    let opened = figures.renewals.iter().filter(|(_, count)| **count > 0);
+    row("opened", joined(opened.map(|(why, count)| (why_opened(why), *count))));
     row("failed", of(&figures.renewals_failed));
     row("attempts", of(&figures.attempts));
     let probes = figures.probes.iter().filter(|probe| probe.count > 0);
@@ -347,6 +403,20 @@ fn connection_words(link: &LinkStatus, now: Timestamp) -> String {
     words
 }
 
+/// Why a connection was opened.
+fn why_opened(reason: &str) -> &str {
+    match reason {
+        "first" => "at the start",
+        "lost" => "after a loss",
+        "silent" => "after silence",
+        "age" => "for age",
+        "drain" => "at the service's wish",
+        "unrouted" => "since nothing was routed",
+        "asked" => "asked for",
+        other => other,
+    }
+}
+
 /// What a level that was proved says.
 fn meaning(level: &str) -> &'static str {
     match level {
@@ -362,7 +432,11 @@ fn meaning(level: &str) -> &'static str {
 /// What became of a message, step by step.
 fn story(steps: &[TraceStep], paint: &Paint) -> String {
     let mut text = String::new();
-    let stages = steps.iter().map(|step| step.stage.len()).max().unwrap_or(0);
+    let shown = |step: &TraceStep| match &*step.stage {
+        "parked" => "put aside".to_owned(),
+        stage => stage.to_owned(),
+    };
+    let stages = steps.iter().map(|step| shown(step).len()).max().unwrap_or(0);
     let mut of_link = None;
     let mut before: Option<Timestamp> = None;
     for step in steps {
@@ -374,8 +448,8 @@ fn story(steps: &[TraceStep], paint: &Paint) -> String {
         let later =
             before.map(|at| format!("+{}", roughly(since(at, step.at)))).unwrap_or_default();
         before = Some(step.at);
-        let stage = paint.stage(&step.stage);
-        let gap = " ".repeat(stages - step.stage.len());
+        let stage = paint.stage(&shown(step));
+        let gap = " ".repeat(stages - shown(step).len());
         let words = clean(&step.text);
         let line = format!("  {:.3}  {later:>8}  {stage}{gap}  {words}", step.at);
         let _ = writeln!(text, "{}", line.trim_end());
@@ -385,10 +459,6 @@ fn story(steps: &[TraceStep], paint: &Paint) -> String {
 
 fn joined<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
     counts.map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
-}
-
-fn proved(age: Option<f64>) -> String {
-    age.map_or_else(|| "never".to_owned(), |age| format!("{} ago", age_text(age)))
 }
 
 /// Without what a terminal would obey.
@@ -446,7 +516,7 @@ mod tests {
         LinkStatus {
             name: "barnacles".to_owned(),
             profile: "webex".to_owned(),
-            host: "wdm-a.wbx2.com".to_owned(),
+            host: "u2c.wbx2.com".to_owned(),
             state: "live".to_owned(),
             since: at(0),
             text: String::new(),
@@ -465,7 +535,7 @@ mod tests {
             bot: BotStatus {
                 connections: 1,
                 locked_out: false,
-                text: "1 bot over the proxy for 3 h".to_owned(),
+                text: "1 bot over the proxy for 3h".to_owned(),
             },
             messages: MessageStatus {
                 waiting: 1,
@@ -521,10 +591,10 @@ mod tests {
         assert_eq!(
             table(&[link(), refused], "  ", at(8_000), &Paint(false)),
             "\
-\x20 barnacles  live     webex at wdm-a.wbx2.com, connected for 2h 11m, routing proved 4m 2s ago
-\x20                     1 bot over the proxy for 3 h
+\x20 barnacles  live     webex at u2c.wbx2.com, connected for 2h 11m, routing proved 4m 2s ago
+\x20                     1 bot over the proxy for 3h
 \x20                     1 message waits, the oldest for 10s
-\x20 larry      refused  webex at wdm-a.wbx2.com
+\x20 larry      refused  webex at u2c.wbx2.com
 \x20                     the token is not accepted (401)
 \x20                     see that its token is good
 \x20                     new messages are refused for 16m 40s: as many messages wait as may
@@ -540,9 +610,9 @@ mod tests {
             page(&link(), at(8_000), &Paint(false)),
             "\
 barnacles  live since 1970-01-01T00:00:00Z
-  service      webex at wdm-a.wbx2.com
+  service      webex at u2c.wbx2.com
   connection   number 3, open for 2h 11m, renewed within 6h 56m
-  bot          1 bot over the proxy for 3 h
+  bot          1 bot over the proxy for 3h
   messages     1 waiting (the oldest for 10s), 0 put aside
 
   level        proved     what it says
@@ -553,12 +623,31 @@ barnacles  live since 1970-01-01T00:00:00Z
 
   since the gateway started
   messages     128 new, 2 repeated, 127 confirmed
-  connections  2 age, 1 first
+  opened       2 for age, 1 at the start
   attempts     3 ok
   round trips  11 interval ok
   requests     512 ok, 1 retried
 "
         );
+    }
+
+    #[test]
+    fn a_level_that_was_proved_before_is_not_said_to_be_never_proved() {
+        let mut link = link();
+        link.levels = ["pong", "routing", "handled"]
+            .map(|level| LevelStatus { level: level.to_owned(), age_seconds: None })
+            .into();
+        let page = page(&link, at(8_000), &Paint(false));
+        let line = |level: &str, words: &str| format!("  {level:<11}  {words}  ");
+        for level in ["pong", "routing"] {
+            assert!(page.contains(&line(level, "not yet on this connection")), "{page}");
+        }
+        assert!(page.contains(&line("handled", "never")), "{page}");
+        let table = table(&[link.clone()], "", at(8_000), &Paint(false));
+        assert!(table.contains("routing not proved yet on this connection"), "{table}");
+        link.figures.probes.clear();
+        link.figures.renewals.clear();
+        assert!(!self::page(&link, at(8_000), &Paint(false)).contains("not yet"), "{link:?}");
     }
 
     #[test]
@@ -595,7 +684,7 @@ barnacles  live since 1970-01-01T00:00:00Z
         assert_eq!(
             farewell(&gone, at(3_600)),
             "larry is not configured any more and has 2 messages waiting and 1 put aside: offered when it is back, \
-             deleted in 6days 23h; `bowline link drop larry` drops them now"
+             deleted in 6d 23h; `bowline link drop larry` drops them now"
         );
     }
 
@@ -611,6 +700,7 @@ barnacles  live since 1970-01-01T00:00:00Z
             step("arrived", 1_000, ""),
             step("offered", 1_012, "1"),
             step("confirmed", 4_512, "by its ack\x1b[2J"),
+            step("parked", 5_512, ""),
         ];
         assert_eq!(
             story(&steps, &Paint(false)),
@@ -619,6 +709,7 @@ bot
   1970-01-01T00:00:01.000Z            arrived
   1970-01-01T00:00:01.012Z     +12ms  offered    1
   1970-01-01T00:00:04.512Z     +3.5s  confirmed  by its ack[2J
+  1970-01-01T00:00:05.512Z     +1.0s  put aside
 "
         );
     }

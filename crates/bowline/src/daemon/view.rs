@@ -30,6 +30,8 @@ pub(super) struct View {
     pub(super) components: Vec<Component>,
     services: Value,
     links: Value,
+    links_store: Value,
+    links_gone: Value,
     alerts: Vec<Alert>,
     pub(super) sessions: Option<u64>,
     pub(super) connections: Option<u64>,
@@ -183,9 +185,12 @@ impl View {
             text.push_str(&service::table(&services, "  ", &paint));
         }
         let links = link::read(&self.links);
-        if !links.is_empty() {
+        let now = clock::timestamp();
+        let beside = link::beside(&self.links_store, &self.links_gone, "  ", now);
+        if !links.is_empty() || !beside.is_empty() {
             let _ = writeln!(text, "\n  {}", paint.of("2", "links"));
-            text.push_str(&link::table(&links, "  ", clock::timestamp(), &paint));
+            text.push_str(&link::table(&links, "  ", now, &paint));
+            text.push_str(&beside);
         }
         if !self.alerts.is_empty() {
             let _ = writeln!(text, "\n  {}", paint.of("2", "alerts"));
@@ -408,6 +413,22 @@ bowline 0.1.0 is starting its gateway again, not all of it is ready, with 1 aler
         assert!(text.contains("is running, its gateway does not answer"), "{text}");
         assert!(text.contains("gateway      silent, pid 7\n"), "{text}");
         assert!(text.contains("clients      no answer\n"), "{text}");
+    }
+
+    #[test]
+    fn a_store_in_memory_and_links_that_are_gone_are_shown_without_any_link() {
+        let text = View::of(&json!({
+            "links": [],
+            "links_store": { "healthy": false, "text": "the disk is full", "since": "2026-11-22T05:00:00Z" },
+            "links_gone": [{
+                "name": "moe", "waiting": 5, "parked": 0,
+                "since": "2026-11-22T05:00:00Z", "until": "2026-11-29T05:00:00Z",
+            }],
+        }))
+        .text(None, false);
+        let memory = "\n  links\n  messages are in memory and not on disk: the disk is full\n";
+        assert!(text.contains(memory), "{text}");
+        assert!(text.contains("\n  moe is not configured any more and has 5 messages"), "{text}");
     }
 
     #[test]

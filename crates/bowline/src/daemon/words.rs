@@ -46,7 +46,7 @@ impl Paint {
     pub(super) fn stage(&self, stage: &str) -> String {
         match stage {
             "confirmed" | "replied" => self.of("32", stage),
-            "parked" => self.of("31", stage),
+            "put aside" => self.of("31", stage),
             _ => stage.to_owned(),
         }
     }
@@ -97,6 +97,7 @@ pub(crate) fn roughly(duration: Duration) -> String {
         return format!("{:.1}s", duration.as_secs_f64());
     }
     let whole = humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    let whole = whole.replace("days", "d").replace("day", "d");
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
@@ -111,6 +112,6 @@ mod tests {
         assert_eq!(shown(1_260), "1.3s");
         assert_eq!(shown(59_900), "59s");
         assert_eq!(shown(7_203_000), "2h 3s");
-        assert_eq!(shown(90_061_000), "1day 1h");
+        assert_eq!(shown(90_061_000), "1d 1h");
     }
 }

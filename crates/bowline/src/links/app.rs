@@ -67,7 +67,7 @@ impl App {
     }
 
     fn say(&self, words: &str) -> String {
-        format!("the app {} {words}", self.name)
+        format!("the app \"{}\" {words}", self.name)
     }
 
     fn gone(&self, words: String) -> Outcome {

@@ -75,6 +75,15 @@ fn write(offer: &Offer, kind: Option<&'static str>) -> Result<String, String> {
     serde_json::to_string(&told).map_err(|error| error.to_string())
 }
 
+/// Whether this is JSON of an answer, and not of something else that a service may want to hear.
+pub(super) fn is_answer(json: &str) -> bool {
+    let answer: Result<Answer<'_>, _> = serde_json::from_str(json);
+    json.starts_with('{')
+        && answer.is_ok_and(|Answer { reply, replies, refuse }| {
+            reply.is_some() || !replies.is_empty() || refuse.is_some()
+        })
+}
+
 /// Understands an answer. `reply_to` is the message that it answers.
 pub(super) fn outcome(profile: Profile, reply_to: &str, answer: &[u8]) -> Outcome {
     let said: Answer<'_> = if answer.iter().all(u8::is_ascii_whitespace) {

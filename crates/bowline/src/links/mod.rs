@@ -31,7 +31,7 @@ use std::{
 use bowline_link::{
     Host, StoreView,
     bot::{Mouth, SharedDeliver},
-    far::Outgoing,
+    far::{Outgoing, Unsaid},
     settings as link,
     view::View,
 };
@@ -283,10 +283,10 @@ impl Links {
         self.running.get().map(bowline_link::Links::store)
     }
 
-    /// Says goodbye to all services.
-    pub(crate) async fn farewell(&self) {
+    /// Says goodbye to all services, and to bots. If no gateway follows this one, nobody is let in any more before.
+    pub(crate) async fn farewell(&self, is_last: bool) {
         if let Some(running) = self.running.get() {
-            running.farewell(FAREWELL).await;
+            running.farewell(FAREWELL, is_last).await;
         }
     }
 }
@@ -391,6 +391,14 @@ pub(crate) fn message_to_service(
     let outgoing = message::outgoing(profile, json, reply_to)?;
     // Who asks is told apart by whom it waits for, not by this number.
     Ok(Outgoing { ask: ask.then_some(0), ..outgoing })
+}
+
+/// What it is called that something was not said, or not answered.
+pub(crate) fn unsaid_code(unsaid: &Unsaid) -> ErrorCode {
+    match unsaid {
+        Unsaid::NotSent(_) => ErrorCode::LinkNotSent,
+        Unsaid::Unanswered(_) => ErrorCode::LinkUnanswered,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

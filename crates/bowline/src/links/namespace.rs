@@ -15,9 +15,8 @@ use std::{
 use bowline_backend::wire_args;
 use bowline_link::{
     bot::{Deliver, Mouth, Offer, Outcome, Presence, Said},
-    far::{Boxed, Outgoing},
+    far::{Boxed, Outgoing, Unsaid},
 };
-use bowline_names::ErrorCode;
 use bowline_net::{
     Ack, AckError, ConnectRequest, Context, DisconnectReason, Handle, Handler, SocketRef,
     socketio::Args,
@@ -29,7 +28,7 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
 };
 
-use super::message;
+use super::{message, unsaid_code};
 use crate::config::Profile;
 
 /// The event that a message is.
@@ -119,31 +118,31 @@ impl Door {
     fn say(&self, args: &Args, ack: Option<Ack>) {
         let mouth = self.state().mouth.clone();
         let said = match &mouth {
-            None => Err("the link is not there yet".to_owned()),
-            Some((_, profile)) => spoken(*profile, args),
+            None => Err("the link is not there yet".into()),
+            Some((_, profile)) => spoken(*profile, args).map_err(Unsaid::NotSent),
         };
         let permit = Arc::clone(&self.saying).try_acquire_owned();
         let (said, permit, mouth) = match (said, permit, mouth) {
             (Ok(said), Ok(permit), Some((mouth, _))) => (said, permit, mouth),
-            (Err(words), ..) => return self.tell(ack, Err(words)),
-            (Ok(_), ..) => return self.tell(ack, Err("too much waits for the service".to_owned())),
+            (Err(unsaid), ..) => return self.tell(ack, Err(unsaid)),
+            (Ok(_), ..) => return self.tell(ack, Err("too much waits for the service".into())),
         };
         let ask = ack.is_some().then(|| self.asked.fetch_add(1, Relaxed));
         let (done, told) = oneshot::channel();
         let said = Said::Send { outgoing: Outgoing { ask, ..said }, done };
         if mouth.try_send(said).is_err() {
-            return self.tell(ack, Err("too much waits for the service".to_owned()));
+            return self.tell(ack, Err("too much waits for the service".into()));
         }
         let handle = Arc::clone(&self.handle);
         // It ends when the link has said what came of it, which has a deadline of its own.
         drop(self.office.spawn(async move {
-            let told = told.await.unwrap_or_else(|_| Err("the link has ended".to_owned()));
+            let told = told.await.unwrap_or_else(|_| Err("the link has ended".into()));
             drop(permit);
             answer(handle.get(), ack, told);
         }));
     }
 
-    fn tell(&self, ack: Option<Ack>, told: Result<Bytes, String>) {
+    fn tell(&self, ack: Option<Ack>, told: Result<Bytes, Unsaid>) {
         answer(self.handle.get(), ack, told);
     }
 }
@@ -206,7 +205,7 @@ impl ToSockets {
             return Outcome::Unconfirmed("the shard of the socket has too much to do".to_owned());
         }
         match told.await {
-            Ok(Ok(args)) => self.acked(&offer, &args),
+            Ok(Ok(args)) => acked(self.profile, &offer, &args),
             Ok(Err(AckError::TimedOut)) => {
                 Outcome::Unconfirmed(format!("no ack within {}", seconds(self.patience)))
             }
@@ -216,22 +215,6 @@ impl ToSockets {
             }
             Err(_) => Outcome::Unconfirmed("the server stops".to_owned()),
         }
-    }
-
-    fn acked(&self, offer: &Offer, args: &Args) -> Outcome {
-        let json = wire_args::to_json(args);
-        if self.profile == Profile::SocketIo && offer.message.receipt.is_some() {
-            // The service has asked for an ack: it is the one that the bot has given.
-            let body = Bytes::copy_from_slice(json.as_bytes());
-            let reply_to = Some(offer.message.id.clone());
-            return Outcome::Confirmed {
-                replies: vec![Outgoing { body, text: true, ask: None, reply_to }],
-            };
-        }
-        let first: Vec<&RawValue> = serde_json::from_str(&json).unwrap_or_default();
-        // An object says more than that it is here.
-        let said = first.first().map(|value| value.get()).filter(|json| json.starts_with('{'));
-        message::outcome(self.profile, &offer.message.id, said.unwrap_or_default().as_bytes())
     }
 }
 
@@ -266,6 +249,24 @@ impl Drop for ToSockets {
     }
 }
 
+/// What the ack of a message says.
+fn acked(profile: Profile, offer: &Offer, args: &Args) -> Outcome {
+    let json = wire_args::to_json(args);
+    let values: Vec<&RawValue> = serde_json::from_str(&json).unwrap_or_default();
+    let answers = matches!(&*values, [answer] if message::is_answer(answer.get()));
+    if profile == Profile::SocketIo && offer.message.receipt.is_some() && !answers {
+        // The service has asked for an ack: it is the one that the bot has given.
+        let body = Bytes::copy_from_slice(json.as_bytes());
+        let reply_to = Some(offer.message.id.clone());
+        return Outcome::Confirmed {
+            replies: vec![Outgoing { body, text: true, ask: None, reply_to }],
+        };
+    }
+    // An object says more than that it is here.
+    let said = values.first().map(|value| value.get()).filter(|json| json.starts_with('{'));
+    message::outcome(profile, &offer.message.id, said.unwrap_or_default().as_bytes())
+}
+
 /// What goes to the service for an event.
 fn spoken(profile: Profile, args: &Args) -> Result<Outgoing, String> {
     let json = wire_args::to_json(args);
@@ -282,10 +283,10 @@ fn event(told: &str) -> Result<Args, String> {
 }
 
 /// Answers the ack of an event with what the service has answered, or with what went wrong.
-fn answer(handle: Option<&Handle>, ack: Option<Ack>, told: Result<Bytes, String>) {
+fn answer(handle: Option<&Handle>, ack: Option<Ack>, told: Result<Bytes, Unsaid>) {
     let (Some(handle), Some(ack)) = (handle, ack) else {
-        if let Err(words) = told {
-            tracing::debug!(words, "what a socket said did not reach the service");
+        if let Err(unsaid) = told {
+            tracing::debug!(words = unsaid.words(), "what a socket said did not reach the service");
         }
         return;
     };
@@ -293,8 +294,8 @@ fn answer(handle: Option<&Handle>, ack: Option<Ack>, told: Result<Bytes, String>
         Ok(body) if body.is_empty() => "[]".to_owned(),
         Ok(body) if body.starts_with(b"[") => String::from_utf8_lossy(body).into_owned(),
         Ok(body) => format!("[{}]", String::from_utf8_lossy(body)),
-        Err(words) => {
-            let code = ErrorCode::LinkNotSent;
+        Err(unsaid) => {
+            let (code, words) = (unsaid_code(unsaid), unsaid.words());
             let error = json!({ "code": code.name(), "message": words, "retry": code.retry() });
             json!([{ "error": error }]).to_string()
         }
@@ -338,6 +339,8 @@ impl Doors {
 
 #[cfg(test)]
 mod tests {
+    use bowline_link::far::Message;
+
     use super::*;
 
     fn args(json: &str) -> Args {
@@ -354,6 +357,40 @@ mod tests {
         let text = spoken(Profile::WebSocket, &self::args(r#"["send","hi"]"#)).unwrap();
         assert_eq!((&*text.body, text.text), (&b"hi"[..], true));
         assert!(spoken(Profile::WebSocket, &self::args(r#"["send"]"#)).is_err());
+    }
+
+    #[test]
+    fn an_event_that_wants_an_ack_takes_the_answers_of_an_app_and_any_other_ack_as_it_is() {
+        let of = |receipt: Option<&str>, json: &str| {
+            let message = Message {
+                id: "m".to_owned(),
+                own_id: true,
+                room: String::new(),
+                receipt: receipt.map(str::to_owned),
+                confirm: true,
+                body: Bytes::from_static(b"[]"),
+            };
+            let offer = Offer { link: "bot".to_owned(), message, attempt: 1 };
+            acked(Profile::SocketIo, &offer, &args(json))
+        };
+        let said = |outcome| match outcome {
+            Outcome::Confirmed { replies } => {
+                let body = |it: Outgoing| String::from_utf8_lossy(&it.body).into_owned();
+                replies.into_iter().map(body).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        for receipt in [None, Some("ack")] {
+            assert_eq!(said(of(receipt, r#"[{"reply":["chat",1]}]"#)), [r#"["chat",1]"#]);
+            let replies = said(of(receipt, r#"[{"replies":[["a"],["b"]]}]"#));
+            assert_eq!(replies, [r#"["a"]"#, r#"["b"]"#]);
+            let refused = Outcome::Refused("no".to_owned());
+            assert_eq!(of(receipt, r#"[{"refuse":"no"}]"#), refused);
+        }
+        for ack in [r#"["chat",1]"#, r#"[{"ok":true}]"#, "[{}]", "[]"] {
+            assert_eq!(said(of(Some("ack"), ack)), [ack]);
+        }
+        assert_eq!(said(of(None, r#"["chat",1]"#)), [""; 0]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use bowline_link::{
 use bowline_names::Metric;
 use bowline_net::{ComponentState, ComponentView};
 use bowline_proto::keeper::{Level, ProbeCause, Reason, Rung, State};
-use bowline_store::{Gone, Step};
+use bowline_store::{Gone, Parked, Step};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -39,7 +39,7 @@ pub(crate) struct LinkStatus {
     #[schema(example = "webex")]
     pub(crate) profile: String,
     /// The service's host.
-    #[schema(example = "wdm-a.wbx2.com")]
+    #[schema(example = "u2c.wbx2.com")]
     pub(crate) host: String,
     /// `off`, `waiting`, `connecting`, `proving`, `live`, `suspect`, `replaced` or `refused`.
     #[schema(example = "live")]
@@ -119,7 +119,7 @@ pub(crate) struct BotStatus {
     /// Whether no bot can come in, since the loopback proxy is not served.
     #[serde(default)]
     pub(crate) locked_out: bool,
-    #[schema(example = "1 bot over the proxy for 3 h")]
+    #[schema(example = "1 bot over the proxy for 3h")]
     pub(crate) text: String,
 }
 
@@ -212,12 +212,28 @@ pub(crate) struct ProbeFigure {
 pub(crate) struct TraceStep {
     /// The link that it came over.
     pub(crate) link: String,
-    /// `arrived`, `fetched`, `offered`, `confirmed`, `replied` or `parked`.
+    /// `arrived`, `fetched`, `offered`, `confirmed`, `replied`, `parked` or `retried`.
     #[schema(example = "arrived")]
     pub(crate) stage: String,
     #[schema(value_type = String, format = DateTime)]
     pub(crate) at: Timestamp,
     /// More about it; may be empty.
+    pub(crate) text: String,
+}
+
+/// A message that was put aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ParkedStatus {
+    /// The service's id of the message.
+    pub(crate) id: String,
+    /// Its room; empty where there are none.
+    pub(crate) room: String,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) since: Timestamp,
+    /// How often it was offered.
+    pub(crate) offers: u32,
+    /// Why; may be empty.
     pub(crate) text: String,
 }
 
@@ -234,6 +250,18 @@ pub(crate) struct StoreStatus {
 }
 
 impl LinkStatus {
+    /// That a level is not proved on the connection in use, or was never.
+    pub(crate) fn unproved(&self, level: &str) -> &'static str {
+        let figures = &self.figures;
+        let was = match level {
+            // Not of a connection, but of the bot.
+            "handled" => false,
+            "routing" => figures.probes.iter().any(|probe| probe.outcome == "ok"),
+            _ => figures.renewals.values().any(|count| *count > 0),
+        };
+        if was { "not yet on this connection" } else { "never" }
+    }
+
     /// Whether it has no connection, and none is being opened.
     pub(crate) fn is_down(&self) -> bool {
         matches!(&*self.state, "off" | "waiting" | "refused" | "replaced")
@@ -317,6 +345,18 @@ impl LinkStatus {
     }
 }
 
+impl ParkedStatus {
+    pub(crate) fn of(parked: Parked) -> Self {
+        Self {
+            id: parked.id,
+            room: parked.room,
+            since: point(parked.since_unix_ms),
+            offers: parked.offers,
+            text: parked.words,
+        }
+    }
+}
+
 impl TraceStep {
     pub(crate) fn of(step: Step) -> Self {
         Self {
@@ -356,6 +396,9 @@ fn advice(view: &View) -> String {
         State::Replaced => format!(
             "another program uses its token: end that one, then `bowline link renew {name}` (tries at once)"
         ),
+        _ if view.profile != "webex" && view.figures.no_probe_came_back() => {
+            "no probe has ever come back: is `probe` right?".to_owned()
+        }
         State::Off
         | State::Waiting
         | State::Connecting
@@ -527,7 +570,7 @@ mod tests {
         View {
             name: name.to_owned(),
             profile: "webex",
-            host: "wdm-a.wbx2.com".to_owned(),
+            host: "u2c.wbx2.com".to_owned(),
             state,
             since_unix_ms: 1_000,
             words: "why".to_owned(),
@@ -582,6 +625,17 @@ mod tests {
         assert_eq!(status.figures.renewals, BTreeMap::from([("age".to_owned(), 1)]));
         let probe = status.last_probe.unwrap();
         assert_eq!((&*probe.outcome, &*probe.cause, &*probe.text), ("not-made", "interval", "503"));
+    }
+
+    #[test]
+    fn a_probe_that_never_came_back_is_doubted_until_one_does() {
+        let mut view = View { profile: "socketio", ..view("barnacles", State::Suspect) };
+        assert_eq!(LinkStatus::of(&view).advice, "");
+        view.figures.probes = BTreeMap::from([((ProbeCause::Opened, "lost"), 2)]);
+        let advice = LinkStatus::of(&view).advice;
+        assert_eq!(advice, "no probe has ever come back: is `probe` right?");
+        view.figures.probes.insert((ProbeCause::Interval, "ok"), 1);
+        assert_eq!(LinkStatus::of(&view).advice, "");
     }
 
     #[test]

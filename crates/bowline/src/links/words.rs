@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::status::LinkStatus;
+use super::status::{GoneStatus, LinkStatus};
 use crate::daemon::roughly;
 
 /// What it is, and since when it is so.
@@ -16,7 +16,10 @@ pub(crate) fn facts(link: &LinkStatus, now: Timestamp) -> String {
     if let Some(level) = link.levels.iter().find(|level| level.level == "routing") {
         facts.push(match level.age_seconds {
             Some(age) => format!("routing proved {} ago", age_text(age)),
-            None => "routing never proved".to_owned(),
+            None => match link.unproved("routing") {
+                "never" => "routing never proved".to_owned(),
+                when => format!("routing not proved {}", when.trim_start_matches("not ")),
+            },
         });
     }
     facts.join(", ")
@@ -84,6 +87,18 @@ pub(crate) fn round_trip(link: &LinkStatus, now: Timestamp) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What is left of a link that is gone, and what becomes of it.
+pub(crate) fn farewell(link: &GoneStatus, now: Timestamp) -> String {
+    let GoneStatus { name, waiting, parked, until, .. } = link;
+    let aside = if *parked > 0 { format!(" and {parked} put aside") } else { String::new() };
+    let left = roughly(since(now, *until));
+    let word = if *waiting == 1 { "message" } else { "messages" };
+    format!(
+        "{name} is not configured any more and has {waiting} {word} waiting{aside}: offered when it is back, deleted in \
+         {left}; `bowline link drop {name}` drops them now"
+    )
 }
 
 /// An age in seconds.

@@ -99,7 +99,8 @@ pub(super) fn serve(
 }
 
 /// What only the gateway knows of the status.
-const OF_THE_GATEWAY: [&str; 5] = ["components", "links", "alerts", "sessions", "connections"];
+const OF_THE_GATEWAY: [&str; 7] =
+    ["components", "links", "links_store", "links_gone", "alerts", "sessions", "connections"];
 
 /// What is so: what the master knows, and what the gateway adds if it answers.
 async fn status(State(desk): State<Arc<Desk>>) -> Response {
@@ -179,6 +180,8 @@ impl Desk {
             components: Vec::new(),
             services: shared.post.statuses().borrow().to_vec(),
             links: Vec::new(),
+            links_store: None,
+            links_gone: Vec::new(),
             alerts: Vec::new(),
             sessions: None,
             connections: None,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal as Number;
+
 /// The first pause after a gateway that never answered is up to this: long enough that a program
 /// that cannot start does not keep a core busy, short enough that nobody waits for it.
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -33,6 +35,9 @@ pub(crate) const CUT_GRACE: Duration = Duration::from_secs(2);
 /// What the service manager is asked for while components load. The gateway says where it is more
 /// often than that.
 pub(crate) const EXTENSION: Duration = Duration::from_secs(30);
+
+/// The number of the signal that tells a gateway to drain, since the server ends.
+pub(crate) const SIGUSR1: i32 = Number::USR1.as_raw();
 
 /// The number of SIGHUP, the same on every Unix.
 pub(crate) const SIGHUP: i32 = 1;

@@ -423,7 +423,8 @@ impl Running {
 
     fn signal(&self, pid: u32, signal: Signal) {
         let number = match signal {
-            Signal::Drain => Number::TERM,
+            // SIGTERM is anybody's: after that another gateway follows, with the same listeners.
+            Signal::Drain => Number::USR1,
             Signal::Cut => Number::QUIT,
             Signal::Kill => Number::KILL,
         };

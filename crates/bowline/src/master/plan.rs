@@ -520,7 +520,9 @@ impl Plan {
             End::Exited(code) => code,
             // It was told to end before it could listen to signals: by the master, or by the
             // terminal, which tells the whole process group.
-            End::Killed(limit::SIGTERM | limit::SIGINT | limit::SIGHUP) => Exit::Ok.code(),
+            End::Killed(limit::SIGTERM | limit::SIGUSR1 | limit::SIGINT | limit::SIGHUP) => {
+                Exit::Ok.code()
+            }
             End::Killed(limit::SIGQUIT) => Exit::Cut.code(),
             // It was killed because somebody could not wait.
             End::Killed(_) if matches!(self.state, State::Draining { asked: 2.., .. }) => {

@@ -218,7 +218,7 @@ async fn a_farewell_closes_with_1001_and_waits_for_what_is_under_way() {
 
     let local = rig.local.clone();
     let mut farewell = JoinSet::new();
-    farewell.spawn(async move { local.farewell(Duration::from_secs(60)).await });
+    farewell.spawn(async move { local.farewell(Duration::from_secs(60), false).await });
     assert_eq!(soon(bot.closed()).await, Some(1001));
     bot.frame(OpCode::Close, &1001_u16.to_be_bytes()).await;
     assert_eq!(soon(bot.next()).await, None);
@@ -227,6 +227,63 @@ async fn a_farewell_closes_with_1001_and_waits_for_what_is_under_way() {
     assert_eq!(soon(answer.into_body().collect()).await.unwrap().to_bytes(), "onetwo");
     soon(farewell.join_next()).await.unwrap().unwrap();
     assert!(TcpStream::connect(("127.0.0.1", rig.port)).await.is_err());
+}
+
+#[tokio::test]
+async fn at_the_end_whoever_has_come_is_answered_and_whoever_comes_is_refused() {
+    let mut rig = Rig::start(ConfirmedBy::Frame).await;
+    let mut bot = ready(&rig).await;
+    // Nobody has taken these when the end is said.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let masters = listener.try_clone().unwrap();
+    rig.port = masters.local_addr().unwrap().port();
+    let connect = |credentials: &str| {
+        format!(
+            "CONNECT service.test:443 HTTP/1.1
+Proxy-Authorization: {credentials}
+
+"
+        )
+    };
+    let mut late = rig.connect().await;
+    late.write_all(connect(&rig.credentials()).as_bytes()).await.unwrap();
+    // This one's link is not served yet.
+    let (mut shared, mut link) = settings(rig.directory.path());
+    shared.listen.set_port(rig.port);
+    link.name = "early".to_owned();
+    rig.variables = environment(&shared, &link).unwrap().into_iter().collect();
+    let mut early = rig.connect().await;
+    early.write_all(connect(&rig.credentials()).as_bytes()).await.unwrap();
+    rig.local.serve(listener, &mut rig.tasks).unwrap();
+
+    let local = rig.local.clone();
+    rig.tasks.spawn(async move { local.farewell(Duration::from_secs(60), true).await });
+    assert_eq!(soon(bot.closed()).await, Some(1001));
+    assert!(TcpStream::connect(("127.0.0.1", rig.port)).await.is_err());
+    drop(masters);
+    for asking in [&mut late, &mut early] {
+        let mut answer = [0; 12];
+        soon(asking.read_exact(&mut answer)).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_is_made_anew_counts_from_its_first_use() {
+    let mut rig = Rig::start(ConfirmedBy::Frame).await;
+    let mut bot = ready(&rig).await;
+    let first = rig.credentials();
+    let (shared, link) = settings(rig.directory.path());
+    std::fs::remove_file(shared.directory.join("bot.secret")).unwrap();
+    // Without another one it stays.
+    rig.tunnel("service.test:443").await.unwrap();
+    rig.variables = environment(&shared, &link).unwrap().into_iter().collect();
+    assert_ne!(rig.credentials(), first);
+    rig.tunnel("service.test:443").await.unwrap();
+    assert_eq!(soon(bot.closed()).await, Some(1012));
+    rig.variables.insert("HTTPS_PROXY".to_owned(), format!("http://bot:{}@x", "wrong"));
+    let refused = rig.tunnel("service.test:443").await.unwrap_err();
+    assert_eq!(refused, StatusCode::PROXY_AUTHENTICATION_REQUIRED);
 }
 
 #[tokio::test]

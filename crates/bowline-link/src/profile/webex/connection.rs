@@ -619,7 +619,9 @@ impl Driver {
 
     fn tell_sent(&mut self, ask: Option<u64>, answer: Result<Bytes, String>) {
         match (ask, answer) {
-            (Some(ask), answer) => self.tell(Event::Answered { ask, answer }),
+            (Some(ask), answer) => {
+                self.tell(Event::Answered { ask, answer: answer.map_err(Into::into) });
+            }
             (None, Ok(_)) => {}
             (None, Err(error)) => {
                 tracing::warn!(link = %self.account.link, %error, "what the bot says was not sent");

@@ -588,7 +588,10 @@ impl Shell {
 
     fn on_changed(&mut self) {
         self.given.link = Arc::clone(&self.given.changes.borrow_and_update());
-        tracing::info!(link = &*self.link, "the link goes on with what is new of its bot");
+        tracing::info!(
+            link = &*self.link,
+            "the settings of the bot's side have changed and count from now on; the connection goes on"
+        );
         self.given.board.set_link(&self.given.link);
         self.keeper.set_service_after(self.given.link.keeper.service_after);
         self.reach_bot();

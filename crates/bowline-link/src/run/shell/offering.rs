@@ -229,7 +229,7 @@ impl Shell {
 
     pub(super) fn park(&mut self, room: &str, id: String, words: String) {
         self.given.board.count(|figures| figures.parked += 1);
-        tracing::warn!(link = &*self.link, id, "a message is parked: {words}");
+        tracing::warn!(link = &*self.link, id, "a message is put aside: {words}");
         self.queue.done(room);
         self.step(id, Stage::Parked, words);
     }

@@ -56,7 +56,7 @@ impl Shell {
                 self.drive(Input::Probe);
             }
             Order::Renew(answer) => {
-                self.reporter.await_renewal(answer);
+                self.reporter.await_renewal(self.current.is_some(), answer);
                 self.drive(Input::Renew);
             }
             Order::Send(outgoing, answer) => self.say(outgoing, answer),
