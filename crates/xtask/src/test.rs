@@ -32,7 +32,7 @@ const SIM_SEEDS: &str = "500";
 const SIM_SEEDS_LONG: &str = "10000";
 
 /// How long each fuzz target is driven.
-const FUZZ_SECONDS: u32 = 10;
+const FUZZ_SECONDS: u32 = 6;
 
 /// One step, by the name under which it can be asked for.
 struct Step {
@@ -111,7 +111,7 @@ const STEPS: &[Step] = &[
     Step::new("rude", "rude clients, and what they leave", rude).alone(),
     Step::new("starts", "the time to the first answer", starts),
     Step::new("sim", "500 seeded worlds of continuity, services, links", sim).beside(),
-    Step::new("fuzz", "every decoder, 10 s each", fuzz),
+    Step::new("fuzz", "every decoder, 6 s each", fuzz),
     Step::new("tidy", "the rules no compiler checks", run_tidy),
     Step::new("idle", "memory of 10,000 idle sessions (--long)", idle).alone(),
     Step::new(

@@ -163,12 +163,13 @@ impl Chats {
         }
     }
 
-    /// Ends answers of a client: the one with this id, or all.
+    /// Ends answers of a client: the one with this id, or all. How many that were: one that is being ended is not ended
+    /// again.
     fn cancel(&self, socket: SocketRef, id: Option<&str>) -> usize {
-        let running = lock(&self.running);
-        let own = running.get(&socket).into_iter().flatten();
+        let mut running = lock(&self.running);
+        let own = running.get_mut(&socket).into_iter().flatten();
         let meant = own.filter(|one| id.is_none_or(|id| *one.id == *id));
-        meant.filter_map(|one| one.task.as_ref()).map(AbortHandle::abort).count()
+        meant.filter_map(|one| one.task.take()).map(|task| task.abort()).count()
     }
 }
 
